@@ -1,0 +1,15 @@
+"""Distillation of big vision models into small ones, as function matching."""
+
+__version__ = '0.1.0'
+
+
+def load(file):
+  """(model, params) of a checkpoint; see pretrained.load."""
+  from big_distill import pretrained
+  return pretrained.load(file)
+
+
+def save(file, params, layout='big_vision'):
+  """Writes params as an npz file; see pretrained.save."""
+  from big_distill import pretrained
+  return pretrained.save(file, params, layout)

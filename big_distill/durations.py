@@ -1,0 +1,44 @@
+"""Durations that carry their unit in their name become steps.
+
+A duration `log` is written as one of log_steps, log_examples, log_epochs and
+log_percent in a config section; two at once are an error.
+"""
+
+import dataclasses
+
+UNITS = ('steps', 'examples', 'epochs', 'percent')
+
+
+@dataclasses.dataclass(frozen=True)
+class Durations:
+  """What steps are worth in a run; `total` steps are what percent is of."""
+  batch_size: int
+  n_train: int
+  total: int | None = None
+
+  def pop(self, section, name, default=None):
+    """Takes a duration out of a dict; at least 1 step, or 0 for never."""
+    given = {unit: section.pop(f'{name}_{unit}') for unit in UNITS
+             if f'{name}_{unit}' in section}
+    if len(given) > 1:
+      keys = ' and '.join(f'{name}_{unit}' for unit in given)
+      raise ValueError(f'{keys} are both given: keep one.')
+    if not given:
+      if default is None:
+        keys = ', '.join(f'{name}_{unit}' for unit in UNITS)
+        raise ValueError(f'None of {keys} is given.')
+      return default
+    (unit, amount), = given.items()
+    if amount < 0:
+      raise ValueError(f'{name}_{unit}={amount}: a duration is not negative.')
+    if unit == 'percent' and self.total is None:
+      raise ValueError(f'{name}_percent: a percentage of itself.')
+    per_unit = {'steps': 1, 'examples': 1 / self.batch_size,
+                'epochs': self.n_train / self.batch_size,
+                'percent': (self.total or 0) / 100}
+    return max(round(amount * per_unit[unit]), 1) if amount else 0
+
+
+def due(step, every, total):
+  """Is a thing done every so many steps, and at the end, due after `step`?"""
+  return step == total or bool(every) and step % every == 0

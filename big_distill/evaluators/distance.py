@@ -1,0 +1,30 @@
+"""How far the student is from its teachers: KL, euclidean, agreement."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from big_distill import losses
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """KL in nats at temperature 1; distance of logits; top-k agreement.
+
+  They agree at k when the teachers' first class is among the student's first
+  k, as in big_vision.
+  """
+  labelled = False
+  needs = ('student', 'teacher')
+
+  def __call__(self, logits, label):
+    """{who: logits [b, c]}, int32 [b] -> {metric: float32 [b]}."""
+    del label
+    student, teacher = logits['student'], logits['teacher']
+    _, best = jax.lax.top_k(student, min(5, student.shape[-1]))
+    hit = best == jnp.argmax(teacher, axis=-1, keepdims=True)
+    return {'kl': losses.kl(student, teacher),
+            'euclidean': jnp.linalg.norm(student - teacher, axis=-1),
+            'top1': hit[:, 0].astype(jnp.float32),
+            'top5': jnp.any(hit, axis=-1).astype(jnp.float32)}

@@ -1,0 +1,110 @@
+"""Boxes and pixels of views: a die chooses a box, a box cuts out pixels.
+
+A box is int32 [4]: top, left, height, width, in pixels of the original image.
+Box and flip are functions of (view's region, image shape, die) alone, so views
+of one region agree at every size. Crops are listed in `views.CROPS`.
+"""
+
+import tensorflow as tf
+
+# big_vision's inception_crop; the aspect range is that of the TensorFlow op.
+INCEPTION_AREA = (0.05, 1.0)
+INCEPTION_ASPECT = (0.75, 1.33)
+
+# Share of the short side that `central` and `random` keep. big_vision evaluates
+# 224 px after resizing to 256; the small datasets at 128 px after 160, that is
+# 0.8. The paper does not define its mild random crop: this is our reading.
+FRACTION = 224 / 256
+
+# big_vision resizes inception crops bilinearly without antialiasing, and whole
+# images, whose pixels all count, by area.
+METHODS = {'inception': 'bilinear', 'random': 'area', 'central': 'area',
+           'squash': 'area'}
+
+
+def die(seed, epoch, index, view):
+  """The int32 [2] seed that decides this view of this example."""
+  seed = tf.constant([seed & 0x7fffffff, seed >> 31], tf.int32)
+  fold = tf.random.experimental.stateless_fold_in
+  return fold(fold(fold(seed, epoch), index), view.die or 0)
+
+
+def box(view, shape, die, fraction=FRACTION):
+  """Box int32 [4] and flip (bool) of a view on an image of int32 shape [3]."""
+  height, width = shape[0], shape[1]
+  if view.crop == 'inception':
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape, tf.zeros([1, 0, 4]), seed=die, min_object_covered=0,
+        area_range=INCEPTION_AREA, aspect_ratio_range=INCEPTION_ASPECT,
+        use_image_if_no_bounding_boxes=True)
+    frame = tf.concat([begin[:2], size[:2]], axis=0)
+  elif view.crop == 'squash':
+    frame = tf.stack([0, 0, height, width])
+  else:
+    side = tf.cast(tf.minimum(height, width), tf.float32) * fraction
+    side = tf.maximum(tf.cast(tf.round(side), tf.int32), 1)
+    room = tf.stack([height, width]) - side
+    if view.crop == 'random':
+      chance = tf.random.stateless_uniform([2], seed=die)
+      corner = tf.cast(chance * tf.cast(room + 1, tf.float32), tf.int32)
+      corner = tf.minimum(corner, room)
+    else:
+      corner = room // 2
+    frame = tf.stack([corner[0], corner[1], side, side])
+
+  if view.die is None:
+    return frame, tf.constant(False)
+  coin = tf.random.experimental.stateless_fold_in(die, 1)
+  return frame, tf.random.stateless_uniform([], seed=coin) < 0.5
+
+
+def resize(window, view, flip):
+  """Pixels of a box -> uint8 [size, size, 3]. Fractions are cut, not rounded."""
+  pixels = tf.image.resize(window, [view.size] * 2, METHODS[view.crop])
+  pixels = tf.cast(pixels, tf.uint8)
+  return tf.cond(flip, lambda: pixels[:, ::-1], lambda: pixels)
+
+
+def decode(encoded):
+  """Any JPEG, PNG, GIF or BMP, of any colour space -> uint8 [h, w, 3]."""
+  image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+  return tf.ensure_shape(image, [None, None, 3])
+
+
+def _cut(image, frame):
+  top, left, height, width = tf.unstack(frame)
+  return image[top:top + height, left:left + width]
+
+
+def render(image, views, seed, epoch, index, fraction=FRACTION):
+  """Every view of an image: {str(view): uint8 [size, size, 3]}.
+
+  `image` is encoded (a string) or uint8 [h, w, 3]. It is decoded once, and
+  only inside the box where a single region of a JPEG is asked for.
+  """
+  regions = sorted({view.region for view in views}, key=str)
+  dice = {region: die(seed, epoch, index, region) for region in regions}
+
+  if image.dtype == tf.string and len(regions) == 1:
+    region, = regions
+
+    def whole():
+      pixels = decode(image)
+      frame, flip = box(region, tf.shape(pixels), dice[region], fraction)
+      return _cut(pixels, frame), flip
+
+    def window():
+      shape = tf.image.extract_jpeg_shape(image)
+      frame, flip = box(region, shape, dice[region], fraction)
+      return tf.image.decode_and_crop_jpeg(image, frame, channels=3), flip
+
+    windows = {region: tf.cond(tf.io.is_jpeg(image), window, whole)}
+  else:
+    pixels = decode(image) if image.dtype == tf.string else image
+    windows = {}
+    for region in regions:
+      frame, flip = box(region, tf.shape(pixels), dice[region], fraction)
+      windows[region] = _cut(pixels, frame), flip
+
+  return {str(view): resize(windows[view.region][0], view,
+                            windows[view.region][1]) for view in views}

@@ -1,0 +1,58 @@
+"""Distillation losses: (student logits, target log-probs) [b, c] -> [b].
+
+Everything stays in log space and float32. A target of probability zero has
+log-probability -inf, as labels do, and contributes exactly nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from big_distill import registry
+
+
+def _expect(p_log, x):
+  """Sum of p x over classes, where p = 0 counts as 0 whatever x is."""
+  return jnp.sum(jnp.where(p_log == -jnp.inf, 0., jnp.exp(p_log) * x), axis=-1)
+
+
+def temper(log_probs, t):
+  """Log-probs of p^(1/t), renormalised. [b, c] -> [b, c]; logits will do."""
+  return jax.nn.log_softmax(log_probs.astype(jnp.float32) / t, axis=-1)
+
+
+def entropy(logits):
+  """Entropy in nats of softmax(logits). [b, c] -> [b]."""
+  log_p = temper(logits, 1.)
+  return -_expect(log_p, log_p)
+
+
+def kl(logits, target, *, t=1., t2=True):
+  """KL(target || student), both at temperature t. [b, c], [b, c] -> [b].
+
+  `t2` multiplies by t^2, which keeps the gradient's size across temperatures
+  (Hinton et al., arXiv 1503.02531). The paper's equation has no such factor;
+  the authors' code has it.
+  """
+  log_q, log_p = temper(logits, t), temper(target, t)
+  return (t**2 if t2 else 1.) * _expect(log_p, log_p - log_q)
+
+
+def xent(logits, target):
+  """Cross-entropy with the target distribution. [b, c], [b, c] -> [b]."""
+  return -_expect(temper(target, 1.), temper(logits, 1.))
+
+
+def hard(logits, target):
+  """Cross-entropy with the target's most probable class. [b, c] -> [b]."""
+  log_q = temper(logits, 1.)
+  best = jnp.argmax(target, axis=-1, keepdims=True)
+  return -jnp.take_along_axis(log_q, best, axis=-1)[..., 0]
+
+
+LOSSES = {'kl': kl, 'xent': xent, 'hard': hard}
+
+
+def make(name='kl', **options):
+  """A loss by its name, its options bound; misspelt ones raise ValueError."""
+  registry.check('loss', name, LOSSES)
+  return registry.bind(LOSSES[name], **options)

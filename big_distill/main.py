@@ -1,0 +1,91 @@
+"""python -m big_distill.main --config=configs/quickstart.py --workdir=DIR
+
+Flags, hosts, and the two things that need TensorFlow: images and TensorBoard.
+The rest is train.train.
+"""
+
+import logging as std_logging
+import os
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+
+from big_distill import report
+from big_distill import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A file of configs/, with arguments: FILE.py:name=value,...')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder of checkpoints and results; resumes what is there.')
+_DISTRIBUTED = flags.DEFINE_bool(
+    'distributed', False, 'Join the other hosts of a pod or cluster.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+class _NoWriter:
+  """Hosts other than the first keep no record."""
+  rewind = write = lambda self, *args: None
+  read = lambda self: []
+  close = lambda self: None
+
+
+def _distil():
+  """Runs the command, and prints and saves its result on the first host."""
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
+  try:
+    os.makedirs(workdir, exist_ok=True)
+    open(os.path.join(workdir, '.writable'), 'w').close()
+  except OSError as error:
+    raise ValueError(f'Cannot write to --workdir={workdir}: {error.strerror}. '
+                     'Choose another folder.') from error
+  os.remove(os.path.join(workdir, '.writable'))
+
+  import tensorflow as tf
+  tf.config.set_visible_devices([], 'GPU')
+  from big_distill import writers
+  from big_distill.input import pipeline
+
+  first = jax.process_index() == 0
+  writer = writers.Writer(workdir) if first else _NoWriter()
+  try:
+    result = train.train(_CONFIG.value, workdir, pipeline, writer)
+  finally:
+    writer.close()
+  if first and result:
+    report.save(os.path.join(workdir, 'result.json'), result)
+    print(report.table(result))
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
+  logging.set_verbosity(logging.INFO)
+  # Libraries narrate at INFO too; what matters of them is a warning.
+  logging.get_absl_handler().addFilter(
+      lambda record: record.levelno > std_logging.INFO
+      or 'big_distill' in record.pathname)
+  try:
+    _distil()
+  except ValueError as error:
+    # What a user can cause is said in words; a traceback would bury it.
+    logging.debug('Traceback', exc_info=True)
+    sys.exit(f'Error: {error}')
+
+
+def _parse(argv):
+  """Flags, or one line on what is wrong with them."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, ValueError, KeyError, AttributeError, TypeError,
+          OSError) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)

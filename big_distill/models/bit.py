@@ -1,0 +1,210 @@
+"""BiT-ResNet v2: pre-activation ResNet, GroupNorm, weight standardisation.
+
+The function is that of the released BiT weights (Kolesnikov et al., 2020,
+arXiv 1912.11370), zero-padded root pool included; parameter names and shapes
+are those of big_vision's npz files, so a checkpoint is its own parameter tree.
+
+Three places are written for speed and compute the textbook formula: GroupNorm
+takes two moments per channel and becomes one multiply-add, 1x1 convolutions
+are matrix products, and the root pool is a maximum of nine slices. On CPU that
+is 2 to 12 times faster than the obvious way; on accelerators it costs nothing.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+GN_EPS = 1e-5  # big_transfer, big_vision and timm agree.
+WS_EPS = 1e-10  # Added to the variance, as big_transfer does (timm: 1e-8).
+
+
+def units(depth):
+  """Units per block, of a depth in UNITS or of an explicit list of four."""
+  if isinstance(depth, int):
+    if depth not in UNITS:
+      raise ValueError(f'BiT has no depth {depth}: give one of {list(UNITS)}, '
+                       'or units per block such as (1, 1, 1, 1).')
+    return UNITS[depth]
+  depth = tuple(depth)
+  if not depth or any(not isinstance(n, int) or n < 1 for n in depth):
+    raise ValueError(f'BiT depth {depth}: every block needs at least one unit.')
+  return depth
+
+
+def standardize(kernel):
+  """Zero mean, unit (biased) variance per output channel, in float32. HWIO."""
+  kernel = kernel.astype(jnp.float32)
+  kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
+  var = jnp.mean(jnp.square(kernel), axis=(0, 1, 2), keepdims=True)
+  return kernel * jax.lax.rsqrt(var + WS_EPS)
+
+
+def fold(params):
+  """Standardises every convolution once, for a Model(folded=True)."""
+  def leaf(path, value):
+    names = [key.key for key in path]
+    is_conv = names[-1] == 'kernel' and names[-2].startswith('conv')
+    return standardize(value) if is_conv else value
+  return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def zero_pad_max_pool(x):
+  """3x3 maximum at stride 2 over zero-padded x. [b, h, w, c] -> [b, h/2, ...].
+
+  Released BiT weights were trained with zeros around the pooled map, where
+  Flax's `max_pool(padding=1)` would put -inf.
+  """
+  h, w = x.shape[1:3]
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  # The gradient of reduce_window's maximum is ten times slower on CPU.
+  rows = [x[:, i:i + h:2] for i in range(3)]
+  x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
+  cols = [x[:, :, i:i + w:2] for i in range(3)]
+  return jnp.maximum(jnp.maximum(cols[0], cols[1]), cols[2])
+
+
+class GroupNorm(nn.Module):
+  """Normalises over space and the channels of a group. [b, h, w, c] -> same.
+
+  There are 32 groups, as released, or the most that divide 32 and c alike.
+  """
+
+  @nn.compact
+  def __call__(self, x):
+    b, _, _, c = x.shape
+    groups = math.gcd(32, c)
+    scale = self.param('scale', nn.initializers.ones, (1, 1, 1, c))
+    bias = self.param('bias', nn.initializers.zeros, (1, 1, 1, c))
+
+    def over_group(moment):  # [b, c] -> [b, c], equal within each group.
+      moment = moment.reshape(b, groups, c // groups)
+      mean = jnp.mean(moment, axis=-1, keepdims=True)
+      return jnp.broadcast_to(mean, moment.shape).reshape(b, c)
+
+    wide = x.astype(jnp.float32)
+    mean = over_group(jnp.mean(wide, axis=(1, 2)))
+    # E[x^2] - E[x]^2 may round to a small negative number.
+    var = over_group(jnp.mean(jnp.square(wide), axis=(1, 2))) - jnp.square(mean)
+    a = scale[0, 0] * jax.lax.rsqrt(jnp.maximum(var, 0.) + GN_EPS)
+    d = bias[0, 0] - mean * a
+    return (wide * a[:, None, None] + d[:, None, None]).astype(x.dtype)
+
+
+class StdConv(nn.Module):
+  """Bias-free convolution with a standardised kernel; pads like PyTorch."""
+  features: int
+  size: int = 1
+  stride: int = 1
+  folded: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    if not self.folded:
+      # Without the barrier XLA standardises anew inside its convolution.
+      kernel = jax.lax.optimization_barrier(standardize(kernel))
+    kernel = kernel.astype(x.dtype)
+    if self.size == 1:
+      x = x[:, ::self.stride, ::self.stride]
+      return jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0])
+    pad = (self.size - 1) // 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (self.stride, self.stride), ((pad, pad), (pad, pad)),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+class Unit(nn.Module):
+  """Bottleneck; its projection reads the normalised input."""
+  mid: int
+  stride: int
+  folded: bool
+
+  @nn.compact
+  def __call__(self, x):
+    def norm(name, x):
+      return nn.relu(GroupNorm(name=name)(x))
+
+    def conv(name, x, features, size=1, stride=1):
+      return StdConv(features, size, stride, self.folded, name=name)(x)
+
+    out = 4 * self.mid
+    y = norm('gn1', x)
+    if x.shape[-1] != out or self.stride != 1:
+      x = conv('conv_proj', y, out, stride=self.stride)
+    y = conv('conv1', y, self.mid)
+    y = conv('conv2', norm('gn2', y), self.mid, 3, self.stride)
+    y = conv('conv3', norm('gn3', y), out)
+    return x + y
+
+
+class Block(nn.Module):
+  """Units at one resolution; the first one strides."""
+  count: int
+  mid: int
+  stride: int
+  folded: bool
+
+  @nn.compact
+  def __call__(self, x):
+    for j in range(self.count):
+      x = Unit(self.mid, self.stride if j == 0 else 1, self.folded,
+               name=f'unit{j + 1:02d}')(x)
+    return x
+
+
+class Root(nn.Module):
+  """7x7 convolution and pool, each at stride 2; neither norm nor ReLU."""
+  features: int
+  folded: bool
+
+  @nn.compact
+  def __call__(self, x):
+    x = StdConv(self.features, 7, 2, self.folded, name='conv_root')(x)
+    return zero_pad_max_pool(x)
+
+
+class Model(nn.Module):
+  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+
+  `out` names the intermediates: 'stem', 'block1'..., 'pre_logits' [b, f] and
+  'logits'. `dtype` is the precision of activations and of the kernels that
+  meet them; parameters and moments stay float32. With `folded`, kernels are
+  taken as already standardised (see `fold`).
+  """
+  num_classes: int
+  depth: int | Sequence[int] = 50
+  width: float = 1
+  dtype: Any = jnp.float32
+  folded: bool = False
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    del train  # GroupNorm does not tell training from evaluation.
+    out = {}
+    features = int(64 * self.width)
+    root = Root(features, self.folded, name='root_block')
+    x = out['stem'] = root(images.astype(self.dtype))
+    for i, count in enumerate(units(self.depth)):
+      block = Block(count, features * 2**i, 1 if i == 0 else 2, self.folded,
+                    name=f'block{i + 1}')
+      x = out[f'block{i + 1}'] = block(x)
+
+    x = nn.relu(GroupNorm(name='norm-pre-head')(x))
+    x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+    out['pre_logits'] = x
+    head = nn.Dense(self.num_classes, name='head',
+                    kernel_init=nn.initializers.zeros)
+    out['logits'] = head(x)
+    return out['logits'], out

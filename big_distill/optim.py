@@ -1,0 +1,56 @@
+"""The optimizer: clip, precondition, decay weights, follow the schedule.
+
+The update is the paper's (section 3 of its appendix and its released code):
+
+  g <- g min(1, clip / |g|)          over all parameters
+  u <- adam(g)                       or another file of optimizers/
+  w <- w - s(t) (lr u + wd w)        wd on kernels only, not scaled by lr
+
+with s(t) in [0, 1] the schedule at the 0-based step t.
+"""
+
+import jax
+import optax
+
+from big_distill import registry
+
+SCHEDULES = ('cosine', 'constant')
+
+
+def schedule(total, warmup=0, kind='cosine'):
+  """s(t): linear from 0 over `warmup` steps, then a cosine to 0 at `total`."""
+  registry.check('schedule', kind, SCHEDULES)
+  if warmup >= total > 0:
+    raise ValueError(f'A warmup of {warmup} steps does not fit into a run of '
+                     f'{total} steps.')
+  rest = (optax.cosine_decay_schedule(1., max(total - warmup, 1))
+          if kind == 'cosine' else optax.constant_schedule(1.))
+  if not warmup:
+    return rest
+  return optax.join_schedules([optax.linear_schedule(0., 1., warmup), rest],
+                              [warmup])
+
+
+def is_kernel(params):
+  """A tree of booleans: which leaves are named 'kernel', and decay."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: path[-1].key == 'kernel', params)
+
+
+def make(total, *, name='adam', lr, wd=0., clip=1., warmup=0,
+         schedule_kind='cosine', **options):
+  """-> (optax.GradientTransformation, lr(step)), for a run of `total` steps.
+
+  `options` go to scale_by of optimizers/NAME.py.
+  """
+  scale_by = registry.bind(registry.load('optimizers', name).scale_by,
+                           **options)
+  s = schedule(total, warmup, schedule_kind)
+  tx = optax.chain(
+      optax.clip_by_global_norm(clip) if clip else optax.identity(),
+      scale_by(),
+      optax.scale(lr),
+      optax.add_decayed_weights(wd, mask=is_kernel),
+      optax.scale_by_schedule(s),
+      optax.scale(-1.))
+  return tx, lambda step: lr * s(step)

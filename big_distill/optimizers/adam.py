@@ -1,0 +1,8 @@
+"""Adam (arXiv 1412.6980), bias-corrected, as optax has it."""
+
+import optax
+
+
+def scale_by(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=None):
+  """The defaults are the paper's; mu_dtype='bfloat16' is its code's."""
+  return optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)

@@ -1,0 +1,85 @@
+"""The device axis: the only module that knows of pmap, axis names and x[0].
+
+State and teachers are stacked, one replica per local device, along a leading
+axis; batches are split along it. A function given to `pmap` sees neither.
+"""
+
+import collections
+import functools
+import itertools
+
+import jax
+import numpy as np
+
+AXIS = 'devices'
+
+
+def pmap(function, donate=()):
+  """`function` of stacked or split arguments, run once on every device."""
+  return jax.pmap(function, axis_name=AXIS, donate_argnums=donate)
+
+
+def mean(tree):
+  """Mean over all devices of all hosts, inside pmap."""
+  return jax.lax.pmean(tree, AXIS)
+
+
+def total(tree):
+  """Sum over all devices of all hosts, inside pmap."""
+  return jax.lax.psum(tree, AXIS)
+
+
+
+@functools.cache
+def _sharding():
+  mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+
+
+def replicate(tree):
+  """Host arrays -> one replica on each local device, [d, ...]."""
+  d = jax.local_device_count()
+
+  def leaf(x):
+    x = np.asarray(x)
+    return jax.make_array_from_callback(
+        (d, *x.shape), _sharding(), lambda _: x[None])
+
+  return jax.tree.map(leaf, tree)
+
+
+def split(batch):
+  """Host batch [b, ...] -> device batch [d, b/d, ...]."""
+  d = jax.local_device_count()
+  return jax.tree.map(
+      lambda x: jax.device_put(x.reshape(d, -1, *x.shape[1:]), _sharding()),
+      batch)
+
+
+def first(tree):
+  """The first replica, as numpy."""
+  return jax.tree.map(lambda x: jax.device_get(x.addressable_data(0))[0], tree)
+
+
+def prefetch(batches, size=2):
+  """Splits batches over the devices, `size` of them ahead of their use."""
+  ahead = collections.deque()
+  batches = map(split, batches)
+  for batch in itertools.chain(batches, [None] * size):
+    ahead.append(batch)
+    if len(ahead) > size and (batch := ahead.popleft()) is not None:
+      yield batch
+
+
+def check_batch(batch_size, group=1):
+  """Raises ValueError unless a global batch splits into whole groups."""
+  hosts, devices = jax.process_count(), jax.device_count()
+  if batch_size % (devices * group) or batch_size < 1:
+    each = f', in mixup groups of {group}' if group > 1 else ''
+    step = devices * group
+    below, above = batch_size // step * step, -(-batch_size // step) * step
+    near = ' or '.join(str(n) for n in sorted({below, above}) if n > 0)
+    raise ValueError(
+        f'batch_size={batch_size} does not divide over {devices} devices '
+        f'({hosts} hosts x {devices // hosts}){each}: {batch_size} / {step} = '
+        f'{batch_size / step:g}. Nearest that do: {near or step}.')

@@ -1,0 +1,74 @@
+"""Parameter trees by name: npz files, merging, and what does not match."""
+
+import io
+
+from clu import parameter_overview
+from etils import epath
+import flax.traverse_util
+import jax
+import ml_dtypes
+import numpy as np
+
+
+def flatten(tree):
+  """Nested dict -> {'block1/unit01/conv1/kernel': leaf}."""
+  return flax.traverse_util.flatten_dict(tree, sep='/')
+
+
+def unflatten(flat):
+  """The inverse of flatten."""
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def load_npz(path):
+  """{name: array} of an npz file; bfloat16, which npz forgets, is restored."""
+  path = epath.Path(path)
+  if not path.exists():
+    raise ValueError(f'There is no checkpoint {path}.')
+  try:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+      flat = {name: file[name] for name in file.files}
+  except (ValueError, OSError, EOFError) as error:
+    raise ValueError(f'{path} is not an npz file: {error}') from error
+  return {name: value.view(ml_dtypes.bfloat16) if value.dtype.str == '|V2'
+          else value for name, value in flat.items()}
+
+
+def save_npz(path, flat):
+  """Writes {name: array}, first to another name so that no half file stays."""
+  path = epath.Path(path)
+  buffer = io.BytesIO()
+  np.savez(buffer, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+  partial = path.with_name(path.name + '.partial')
+  partial.write_bytes(buffer.getvalue())
+  partial.rename(path)
+
+
+def mismatches(given, wanted):
+  """Lines '- name shape' (unexpected), '+' (missing), '!' (of other shape)."""
+  lines = []
+  for name in sorted(given.keys() | wanted.keys()):
+    if name not in wanted:
+      lines.append(f'- {name} {np.shape(given[name])}: unexpected')
+    elif name not in given:
+      lines.append(f'+ {name} {np.shape(wanted[name])}: missing')
+    elif np.shape(given[name]) != np.shape(wanted[name]):
+      lines.append(f'! {name} {np.shape(given[name])}: should be '
+                   f'{np.shape(wanted[name])}')
+  return lines
+
+
+def check_match(given, wanted, what):
+  """Raises ValueError listing every mismatch of two flat trees by name."""
+  if lines := mismatches(given, wanted):
+    raise ValueError(f'{what} does not fit the model:\n  ' + '\n  '.join(lines))
+
+
+def count(tree):
+  """Number of parameters."""
+  return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def overview(tree):
+  """A table of names, shapes, sizes and moments."""
+  return parameter_overview.get_parameter_overview(tree)

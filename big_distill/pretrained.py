@@ -1,0 +1,113 @@
+"""Models from checkpoints, and students to checkpoints.
+
+A family of models is a file in models/; where its weights have been published
+there is a file of the same name in weights/, which knows the published names,
+recognises the family in a checkpoint and speaks its layouts.
+"""
+
+import jax
+import jax.numpy as jnp
+import pkgutil
+
+from big_distill import params as params_lib
+from big_distill import registry
+from big_distill import weights
+
+HEADS = ('keep', 'drop', 'reshape')
+
+
+def _families():
+  names = [module.name for module in pkgutil.iter_modules(weights.__path__)]
+  return {name: registry.load('weights', name) for name in names}
+
+
+def build(family='bit', **kwargs):
+  """A model of a family: build('bit', num_classes=10, depth=50)."""
+  return registry.bind(registry.load('models', family).Model, **kwargs)()
+
+
+def create(*, size, seed=0, **kwargs):
+  """A model with random parameters, as host arrays: (model, params)."""
+  model = build(**kwargs)
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+
+  @jax.jit
+  def init(rng):
+    return model.init(rng, jnp.zeros(image.shape, image.dtype))['params']
+
+  return model, jax.device_get(init(jax.random.key(seed)))
+
+
+def path_of(name):
+  """The file behind a published name; anything else is itself a path."""
+  published = {}
+  for family in _families().values():
+    published.update(family.PUBLISHED)
+  if name in published:
+    return published[name]
+  if '/' not in name and not name.endswith('.npz'):
+    registry.check('published checkpoint', name, published)
+  return name
+
+
+def load(file):
+  """(model, params) of a checkpoint, recognised by names and shapes alone.
+
+  `file` is a path, a gs:// address, or a published name of weights/*.py. Then
+  model.apply({'params': params}, images)[0] gives float32 logits [b, c] for
+  float images [b, h, w, 3] in [-1, 1].
+  """
+  flat = params_lib.load_npz(path_of(file))
+  for name, family in _families().items():
+    ours = family.to_ours(flat)
+    if kwargs := family.recognise(ours):
+      model = build(name, **kwargs)
+      _check(model, ours, file)
+      return model, params_lib.unflatten(ours)
+  some = ', '.join(sorted(flat)[:3])
+  raise ValueError(f'{file} holds no model of a known family '
+                   f'({", ".join(_families())}); its names begin {some}.')
+
+
+def save(file, params, layout='big_vision'):
+  """Writes params in a layout that `load` and the field's tools read."""
+  for family in _families().values():
+    flat = params_lib.flatten(params)
+    if family.recognise(flat):
+      registry.check('layout', layout, family.LAYOUTS)
+      return params_lib.save_npz(file, family.LAYOUTS[layout](flat))
+  raise ValueError('These parameters belong to no family of weights/.')
+
+
+def init_from(params, file, head='keep'):
+  """`params`, with the values of a checkpoint of the same architecture.
+
+  The head of the checkpoint is kept, which wants equal classes; dropped, which
+  leaves that of `params`; or reshaped: kept where classes agree, else dropped.
+  """
+  registry.check("way with a checkpoint's head", head, HEADS)
+  wanted = params_lib.flatten(params)
+  given = params_lib.flatten(load(file)[1])
+  is_head = {name for name in wanted if name.startswith('head/')}
+  differs = any(given[name].shape != wanted[name].shape
+                for name in is_head & given.keys())
+  if head == 'drop' or (head == 'reshape' and differs):
+    given |= {name: wanted[name] for name in is_head}
+  params_lib.check_match(given, wanted, f'The checkpoint {file}')
+  return params_lib.unflatten({name: given[name].astype(leaf.dtype)
+                               for name, leaf in wanted.items()})
+
+
+def freeze(model, params, dtype=jnp.float32):
+  """The same function, forward only: constants folded, computed in `dtype`."""
+  family = registry.load('models', type(model).__module__.rsplit('.', 1)[-1])
+  fold = jax.jit(family.fold)
+  params = jax.device_get(fold(params))
+  model = model.clone(folded=True, dtype=dtype)
+  return model, params
+
+
+def _check(model, flat, file):
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  params_lib.check_match(flat, params_lib.flatten(shapes), str(file))

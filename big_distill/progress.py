@@ -1,0 +1,67 @@
+"""What a person watching a run asks: how far, how fast, how long, is it sane."""
+
+import datetime
+import math
+import sys
+import time
+
+import jax
+
+
+class Progress:
+  """Counts steps and the time they took; pauses (evaluation) do not count."""
+
+  def __init__(self, start, total, batch_size, clock=time.monotonic,
+               out=sys.stderr):
+    self.total, self.batch_size = total, batch_size
+    self._clock, self._out = clock, out
+    self._step, self._since = start, clock()
+    self._seconds = self._steps = 0
+
+  def reset(self, step):
+    """Starts the clock anew at `step`: what came before is not training."""
+    self._step, self._since = step, self._clock()
+
+  def measure(self, step):
+    """Rates since the last call or reset, and the ETA from all of the run.
+
+    Nothing where no step was taken since: the first one, which compiles.
+    """
+    now = self._clock()
+    steps, seconds = step - self._step, max(now - self._since, 1e-9)
+    self._step, self._since = step, now
+    if not steps:
+      return {}
+    self._steps += steps
+    self._seconds += seconds
+    rate = steps * self.batch_size / seconds
+    return {'time/img_per_sec': rate,
+            'time/img_per_sec_core': rate / jax.device_count(),
+            'time/eta_sec': (self.total - step) * self._seconds / self._steps}
+
+  def show(self, step, row):
+    """One line, rewritten in place where a terminal is watching."""
+    line = (f'step {step:>{len(str(self.total))}}/{self.total} '
+            f'({step / self.total:4.0%})  loss {row["train/loss"]:.4f}  '
+            f'lr {row["train/lr"]:.2e}')
+    if 'time/eta_sec' in row:
+      eta = datetime.timedelta(seconds=round(row['time/eta_sec']))
+      line += f'  {row["time/img_per_sec"]:,.0f} img/s  ETA {eta}'
+    if self._out.isatty():
+      self._out.write('\r\x1b[K' + line + ('\n' if step == self.total else ''))
+    else:
+      self._out.write(line + '\n')
+    self._out.flush()
+
+
+def check_finite(step, scalars, checkpoints):
+  """Raises ValueError at the first non-finite loss or parameter norm."""
+  bad = {name: scalars[name] for name in ('train/loss', 'train/l2_params')
+         if not math.isfinite(scalars[name])}
+  if bad:
+    what = ', '.join(f'{name}={value}' for name, value in bad.items())
+    where = (f'the last good checkpoint is {checkpoints.last}'
+             if checkpoints.last
+             else 'no checkpoint was written before it')
+    raise ValueError(f'Step {step}: {what}. Training stops; {where}. '
+                     'Try a lower lr, a longer warmup or clip=1.')

@@ -1,0 +1,35 @@
+"""Choices by name: plug-in files, table rows, keys; errors name neighbours."""
+
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+
+
+def check(kind, name, known):
+  """Raises ValueError unless `name` is among `known`; offers the nearest."""
+  known = [str(each) for each in known]
+  if name in known:
+    return
+  near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+  hint = (f'did you mean {" or ".join(near)}?' if near
+          else f'known: {", ".join(known)}.')
+  raise ValueError(f'There is no {kind} {name!r}; {hint}')
+
+
+def load(folder, name):
+  """load('models', 'bit') -> the module big_distill.models.bit."""
+  package = importlib.import_module(f'big_distill.{folder}')
+  files = [module.name for module in pkgutil.iter_modules(package.__path__)]
+  check(folder.removesuffix('s'), name, files)
+  return importlib.import_module(f'big_distill.{folder}.{name}')
+
+
+def bind(function, **options):
+  """partial(function, **options), refusing options it does not have."""
+  takes = [p.name for p in inspect.signature(function).parameters.values()
+           if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+  for option in options:
+    check(f'option of {function.__name__}', option, takes)
+  return functools.partial(function, **options)

@@ -1,0 +1,117 @@
+"""What a run says of itself: the facts at its start, the table at its end."""
+
+import json
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+
+from big_distill import params as params_lib
+
+
+def introduce(stage, workdir, start):
+  """Logs each fact one would ask of a dead run."""
+  cast, d, h = stage.cast, jax.device_count(), jax.process_count()
+  n = stage.source.num_examples
+  logging.info('jax %s: %d x %s on %d hosts.', jax.__version__, d,
+               jax.devices()[0].device_kind, h)
+  logging.info('Images: %s, %d examples, %d classes.', stage.source.title, n,
+               len(stage.source.classes))
+  logging.info('Batch: %d = %d hosts x %d devices x %d examples.',
+               stage.batch_size, h, d // h, stage.batch_size // d)
+  logging.info('Steps: %d = %.4g epochs of %.4g steps; %s.', stage.total,
+               stage.total * stage.batch_size / n, n / stage.batch_size,
+               f'resuming at {start} from {workdir}' if start
+               else f'starting in {workdir}')
+  logging.info('Mode: %s.', stage.mode)
+  for teacher in cast.teachers:
+    logging.info('Teacher %s sees %s; %s parameters.', teacher.name,
+                 teacher.sees, f'{params_lib.count(teacher.params):,}')
+  logging.info('Student sees %s; its parameters:\n%s', cast.sees,
+               params_lib.overview(cast.params))
+
+
+def first_batch(batches):
+  """Passes batches on; of the first one, logs what models will see."""
+  for i, batch in enumerate(batches):
+    if i == 0:
+      for view, pixels in batch['views'].items():
+        logging.info('First batch: %s: %s%s', view, pixels.dtype,
+                     list(pixels.shape))
+    yield batch
+
+
+def flops(model, params, size):
+  """Floating-point operations of one image's forward pass, 2 per multiply-add.
+
+  XLA's count of the unoptimised program, padding not counted.
+  """
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  forward = jax.jit(lambda params, image: model.apply(
+      {'params': params}, image)[0])
+  return forward.lower(params, image).cost_analysis()['flops']
+
+
+def result(rows, stage):
+  """The outcome of a run, from its metrics; None is what was not measured.
+
+  Reads the evaluators called 'student', 'teacher' and 'agree'.
+  """
+  def last(name):
+    return next((row[name] for row in reversed(rows) if name in row), None)
+
+  def first(name):
+    return next((row[name] for row in rows if name in row), None)
+
+  cast = stage.cast
+  rates = [row['time/img_per_sec'] for row in rows if 'time/img_per_sec' in row]
+  models = cast.models
+  return {
+      'teacher_top1': last('teacher/acc@1'),
+      'student_top1_before': first('student/acc@1'),
+      'student_top1': last('student/acc@1'),
+      'agreement_top1': last('agree/top1'),
+      'kl': last('agree/kl'),
+      'teacher_params': sum(params_lib.count(t.params) for t in models),
+      'student_params': params_lib.count(cast.params),
+      'teacher_flops': sum(flops(t.model, t.params, t.size) for t in models),
+      'student_flops': flops(cast.student, cast.params, cast.size),
+      'images_per_s': len(rates) / sum(1 / rate for rate in rates)
+                      if rates else None,
+      'steps': stage.total,
+  }
+
+
+def table(result):
+  """The result, for a terminal."""
+  def percent(value):
+    return '-' if value is None else f'{value:.1%}'
+
+  def number(value, unit=''):
+    return '-' if value is None else f'{value:,.4g}{unit}'
+
+  def millions(value):
+    return f'{value / 1e6:,.2f} M'
+
+  lines = [
+      ('', 'teacher', 'student'),
+      ('top-1 before', '', percent(result['student_top1_before'])),
+      ('top-1', percent(result['teacher_top1']),
+       percent(result['student_top1'])),
+      ('agreement', '', percent(result['agreement_top1'])),
+      ('KL', '', number(result['kl'], ' nats')),
+      ('parameters', millions(result['teacher_params']),
+       millions(result['student_params'])),
+      ('FLOPs per image', millions(result['teacher_flops']),
+       millions(result['student_flops'])),
+      ('speed', '', number(result['images_per_s'], ' images/s')),
+  ]
+  return '\n'.join(f'{name:<18}{teacher:>14}{student:>16}'
+                   for name, teacher, student in lines)
+
+
+def save(path, result):
+  """Writes the result as JSON."""
+  with open(path, 'w') as file:
+    json.dump(result, file, indent=2)
+    file.write('\n')

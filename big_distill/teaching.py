@@ -1,0 +1,106 @@
+"""Teachers' answers, and what they agree on.
+
+A teacher is frozen: a function of its parameters and of what it sees. Labels
+are a teacher too: they see the one-hot labels, mixed like the images, and
+answer with them. However many there are, the student learns from one consensus.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from big_distill import pretrained
+from big_distill import registry
+
+LABELS = 'labels'  # What label teachers see, beside the views of a batch.
+
+
+class Teacher(NamedTuple):
+  """answer(params, what it sees) -> logits [b, c], whatever their offset.
+
+  `sees` is a View, or LABELS; `size` is the image size of a model, None for
+  labels.
+  """
+  name: str
+  answer: Callable
+  params: Any
+  num_classes: int | None
+  size: int | None
+  model: Any = None
+  sees: Any = LABELS
+
+
+def _log_probs_of_labels(params, labels):
+  del params
+  return jnp.log(labels)
+
+
+def load(name, *, init=None, labels=False, size=None, dtype='float32',
+         random=None, num_classes=None):
+  """A teacher, from a section of config.teachers.
+
+  Exactly one of: `init`, a checkpoint (a path, gs:// or a published name);
+  `labels`; or `random`, the description of a model with random weights, which
+  teaches nothing and serves to try a config without its teacher.
+  """
+  if bool(init) + bool(labels) + bool(random) != 1:
+    raise ValueError(f'Teacher {name!r} needs exactly one of init=CHECKPOINT, '
+                     'labels=True and random=MODEL.')
+  if labels:
+    return Teacher(name, _log_probs_of_labels, {}, num_classes, None)
+  if size is None:
+    raise ValueError(f'Teacher {name!r} does not say the size of its images.')
+  if init:
+    model, params = pretrained.load(init)
+  else:
+    model, params = pretrained.create(size=size, num_classes=num_classes,
+                                      **random)
+  model, params = pretrained.freeze(model, params, jnp.dtype(dtype))
+
+  def answer(params, images):
+    return model.apply({'params': params}, images)[0]
+
+  return Teacher(name, answer, params, model.num_classes, size, model)
+
+
+def consensus(answers, combine='logits'):
+  """Teachers' logits, k of [b, c] -> the logits [b, c] they agree on.
+
+  combine='logits' averages logits (the paper's ensemble), 'probs' averages
+  probabilities (the authors' code, which sums one KL per teacher).
+  """
+  return COMBINE[combine](jnp.stack(answers).astype(jnp.float32))
+
+
+def _mean_of_logits(logits):
+  return jnp.mean(logits, axis=0)
+
+
+def _mean_of_probs(logits):
+  log_probs = jax.nn.log_softmax(logits, axis=-1)
+  return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits))
+
+
+COMBINE = {'logits': _mean_of_logits, 'probs': _mean_of_probs}
+
+
+def check(teachers, combine, num_classes, source):
+  """Raises ValueError where these teachers cannot teach this student."""
+  registry.check('way to combine teachers', combine, COMBINE)
+  for teacher in teachers:
+    if teacher.num_classes not in (None, num_classes):
+      raise ValueError(
+          f'Teacher {teacher.name!r} knows {teacher.num_classes} classes, the '
+          f'student {num_classes}: they must be the same.')
+  if not teachers:
+    raise ValueError('There is no teacher: config.teachers is empty.')
+  by_label = any(teacher.sees == LABELS for teacher in teachers)
+  if by_label and len(source.classes) != num_classes:
+    raise ValueError(
+        f'Labels cannot teach {num_classes} classes: {source.title} has labels '
+        f'of {len(source.classes) or "no"} classes.')
+  if combine == 'logits' and by_label and len(teachers) > 1:
+    raise ValueError('Labels have no logits to average with: set '
+                     "combine='probs' to teach with labels and models.")

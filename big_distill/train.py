@@ -1,0 +1,75 @@
+"""train(): the loop, from a set stage to a trained student."""
+
+import time
+
+from absl import logging
+import jax
+
+from big_distill import checkpoint
+from big_distill import parallel
+from big_distill import pretrained
+from big_distill import progress
+from big_distill import report
+from big_distill import stage as stage_lib
+from big_distill.durations import due
+
+
+def train(config, workdir, data, writer):
+  """Distils as `config` says; returns report.result, or None if preempted.
+
+  `data` has load, train_batches and eval_batches (input/pipeline.py); `writer`
+  keeps metrics (writers.py). Resumes from the newest checkpoint in workdir,
+  and writes student.npz there at the end.
+  """
+  stage = stage_lib.set_stage(config, data)
+  total, cast = stage.total, stage.cast
+  checkpoints = stage.open_checkpoints(f'{workdir}/checkpoints')
+  state, resumed = checkpoints.restore_or(stage.state)
+  start = int(state.step)
+  writer.rewind(start if resumed else -1)
+  report.introduce(stage, workdir, start)
+
+  state = parallel.replicate(state)
+  teachers = parallel.replicate(cast.teacher_params)
+  batches = parallel.prefetch(report.first_batch(stage.batches(start)))
+  pace = progress.Progress(start, total, stage.batch_size)
+  preemption = checkpoint.Preemption()
+  if not resumed:
+    writer.write(0, stage.evaluate(0, state.params, teachers))
+  began = time.monotonic()
+
+  # Anything that moves to a device in here without being asked to is a bug.
+  with jax.transfer_guard('disallow'):
+    for step, batch in enumerate(batches, start + 1):
+      state, scalars = stage.step(state, teachers, batch)
+      if step == start + 1:
+        jax.block_until_ready(scalars)
+        logging.info('First step: %.1f s, most of it compilation.',
+                     time.monotonic() - began)
+        pace.reset(step)
+
+      leaving = preemption.reached(step)
+      saving = leaving or due(step, stage.save_every, total)
+      logs = due(step, stage.log_every, total)
+      if logs or saving:
+        row = {f'train/{name}': float(value)
+               for name, value in parallel.first(scalars).items()}
+        progress.check_finite(step, row, checkpoints)
+      if logs:
+        row |= pace.measure(step)
+        pace.show(step, row)
+        writer.write(step, row)
+      if row := stage.evaluate(step, state.params, teachers):
+        writer.write(step, row)
+        pace.reset(step)
+      if saving:
+        checkpoints.save(state, step)
+      if leaving and step < total:
+        checkpoints.close()
+        logging.info('Preempted: saved step %d, the same command resumes.', step)
+        return None
+
+  checkpoints.close()
+  pretrained.save(f'{workdir}/student.npz', parallel.first(state.params),
+                  stage.layout)
+  return report.result(writer.read(), stage)

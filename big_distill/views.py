@@ -1,0 +1,130 @@
+"""Which pixels each model sees: teaching modes as an algebra of views.
+
+A view is written `crop[#draw][@size]`. The crop says how a region of the image
+is chosen, the draw names the die that chooses it, the size is what the model is
+fed. Views of one crop and one draw frame the same region, flipped alike, at
+whatever size; another draw is an independent region. The written form is config
+syntax, batch key, log text and error text at once.
+
+A mode says what the student sees and what its teachers see. MODES is the
+paper's consistency experiment, whole; a new mode is a row, or a mapping with
+the same fields in a config. Mixup is not a view: it blends whole batches, all
+views alike, on the device. How boxes are drawn is in `input/crops.py`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import re
+import zlib
+
+from big_distill import registry
+
+CROPS = {  # Does it throw a die?
+    'squash': False,  # The whole image, its aspect given up.
+    'central': False,  # The central square.
+    'random': True,  # A square of the central one's side, anywhere.
+    'inception': True,  # 5 to 100 % of the area, aspect 3/4 to 4/3, anywhere.
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A region of an image and the size it is rendered at."""
+  crop: str
+  draw: str | None = None
+  size: int | None = None
+
+  def __post_init__(self):
+    registry.check('crop', self.crop, CROPS)
+    if CROPS[self.crop] and not self.draw:
+      raise ValueError(f'View {self}: {self.crop} needs a draw, '
+                       f'for example {self.crop}#both.')
+    if self.draw and not CROPS[self.crop]:
+      raise ValueError(f'View {self}: {self.crop} takes no draw.')
+    if self.size is not None and self.size < 1:
+      raise ValueError(f'View {self}: a size is at least 1 pixel.')
+
+  @classmethod
+  def parse(cls, text):
+    """'inception#both@224' -> View('inception', 'both', 224)."""
+    match = re.fullmatch(r'(\w+)(?:#(\w+))?(?:@(\d+))?', text)
+    if not match:
+      raise ValueError(f'View {text!r} is not of the form crop[#draw][@size], '
+                       'for example inception#both@224.')
+    crop, draw, size = match.groups()
+    return cls(crop, draw, int(size) if size else None)
+
+  def __str__(self):
+    return (self.crop + (f'#{self.draw}' if self.draw else '')
+            + (f'@{self.size}' if self.size is not None else ''))
+
+  def at(self, size):
+    """The same region, rendered at another size."""
+    return dataclasses.replace(self, size=size)
+
+  @property
+  def region(self):
+    """What decides the pixels before they are resized."""
+    return self.at(None)
+
+  @property
+  def die(self):
+    """The number of the die, folded into the example's seed; None if fixed."""
+    return zlib.crc32(self.draw.encode()) if self.draw else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+  """What the student sees, what its teachers see, and whether it is mixed.
+
+  With `votes`, the teachers' answer is a recorded mean over that many draws.
+  """
+  student: View
+  teacher: View
+  mixup: bool = False
+  votes: int = 0
+
+  def __post_init__(self):
+    for role in ('student', 'teacher'):
+      view = getattr(self, role)
+      if isinstance(view, str):
+        object.__setattr__(self, role, View.parse(view))
+    if self.student.size or self.teacher.size:
+      raise ValueError(f'{self}: sizes belong to the models, not to the mode.')
+
+  def __str__(self):
+    return (f'student sees {self.student}, teachers see {self.teacher}'
+            + (', mixed up' if self.mixup else ''))
+
+
+MODES = {  # The student sees, its teachers see (paper, section 3.1 and Fig. 2).
+    'fix/rs': Mode('squash', 'squash'),
+    'fix/cc': Mode('random#student', 'central'),
+    'fix/ic_ens': Mode('inception#student', 'inception#votes', votes=1024),
+    'ind/rc': Mode('random#student', 'random#teacher'),
+    'ind/ic': Mode('inception#student', 'inception#teacher'),
+    'same/rc': Mode('random#both', 'random#both'),
+    'same/ic': Mode('inception#both', 'inception#both'),
+    'funmatch': Mode('inception#both', 'inception#both', mixup=True),
+}
+
+
+def mode(spec):
+  """A Mode, from its name in MODES or from a mapping of Mode's fields."""
+  if isinstance(spec, Mapping):
+    fields = [field.name for field in dataclasses.fields(Mode)]
+    for key in spec:
+      registry.check('field of a mode', key, fields)
+    for role in ('student', 'teacher'):
+      if role not in spec:
+        raise ValueError(f'The mode {dict(spec)} does not say what the {role} '
+                         'sees.')
+    return Mode(**spec)
+  registry.check('mode', spec, MODES)
+  return MODES[spec]
+
+
+def assign(mode, student_size, teacher_sizes):
+  """One View for the student and one per teacher, each at its model's size."""
+  return (mode.student.at(student_size),
+          tuple(mode.teacher.at(size) for size in teacher_sizes))

@@ -1,0 +1,109 @@
+"""Published BiT-ResNet checkpoints, in both of their layouts.
+
+`big_vision` files hold our own names, '/'-joined, at the top level or below
+params/ or opt/target/. `big_transfer` files hold those of the original
+TensorFlow release, which the FunMatch release uses too:
+
+  resnet/root_block/standardized_conv2d/kernel     root_block/conv_root/kernel
+  resnet/block1/unit01/a/standardized_conv2d/...   block1/unit01/conv1/...
+  resnet/block1/unit01/a/group_norm/gamma          block1/unit01/gn1/scale
+  resnet/block1/unit01/a/proj/standardized_...     block1/unit01/conv_proj/...
+  resnet/group_norm/gamma                          norm-pre-head/scale
+  resnet/head/conv2d/kernel                        head/kernel
+"""
+
+import re
+
+import numpy as np
+
+_DISTILL = 'gs://bit_models/distill/'
+_BIT = 'gs://bit_models/'
+
+PUBLISHED = {  # The names of big_vision's configs/proj/distill/common.py.
+    'BiT-M R152x2 imagenet2012 ic224': _DISTILL + 'R152x2_T_224.npz',
+    'BiT-M R152x2 imagenet2012 rc384': _DISTILL + 'R152x2_T_384.npz',
+    'BiT-M R152x2 flowers rc128': _DISTILL + 'R152x2_T_flowers128.npz',
+    'BiT-M R152x2 pet rc128': _DISTILL + 'R152x2_T_pet128.npz',
+    'BiT-M R152x2 food rc128': _DISTILL + 'R152x2_T_food128.npz',
+    'BiT-M R152x2 sun rc128': _DISTILL + 'R152x2_T_sun128.npz',
+    # The released students, 82.8 % and 80.5 % in the paper.
+    'R50x1 imagenet2012 224': _DISTILL + 'R50x1_224.npz',
+    'R50x1 imagenet2012 160': _DISTILL + 'R50x1_160.npz',
+    # big_transfer, pre-trained on ImageNet-21k and fine-tuned.
+    'BiT-M-R50x1': _BIT + 'BiT-M-R50x1.npz',
+    'BiT-M-R152x2': _BIT + 'BiT-M-R152x2.npz',
+    'BiT-M-R50x1-ILSVRC2012': _BIT + 'BiT-M-R50x1-ILSVRC2012.npz',
+}
+
+_LETTERS = {'a': '1', 'b': '2', 'c': '3'}
+_NORM = {'gamma': 'scale', 'beta': 'bias'}
+
+
+def to_ours(flat):
+  """Either layout -> our names; what is neither passes through unchanged."""
+  for prefix in ('opt/target/', 'params/'):
+    if any(name.startswith(prefix) for name in flat):
+      flat = {name.removeprefix(prefix): leaf for name, leaf in flat.items()
+              if name.startswith(prefix)}
+  if any(name.startswith('resnet/') for name in flat):
+    return dict(_from_big_transfer(*item) for item in flat.items())
+  return dict(flat)
+
+
+def _from_big_transfer(name, leaf):
+  ours = re.sub(r'standardized_conv2d(_\d+)?', 'conv', name)
+  ours = ours.removeprefix('resnet/')
+  ours = ours.replace('root_block/conv/', 'root_block/conv_root/')
+  ours = ours.replace('/a/proj/conv/', '/conv_proj/')
+  ours = re.sub(r'/([abc])/conv/', lambda m: f'/conv{_LETTERS[m[1]]}/', ours)
+  ours = re.sub(r'/([abc])/group_norm(_\d+)?/',
+                lambda m: f'/gn{_LETTERS[m[1]]}/', ours)
+  ours = re.sub(r'^group_norm(_\d+)?/', 'norm-pre-head/', ours)
+  ours = re.sub(r'^head/conv2d(_\d+)?/', 'head/', ours)
+  ours = re.sub(r'(gamma|beta)$', lambda m: _NORM[m[1]], ours)
+  if ours.endswith(('/scale', '/bias')) and not ours.startswith('head/'):
+    leaf = leaf.reshape(1, 1, 1, -1)
+  if ours == 'head/kernel':
+    leaf = leaf.reshape(leaf.shape[-2:])
+  return ours, leaf
+
+
+def _to_big_transfer(flat):
+  letters = {digit: letter for letter, digit in _LETTERS.items()}
+  gamma = {'scale': 'gamma', 'bias': 'beta'}
+  theirs = {}
+  for name, leaf in flat.items():
+    if name.startswith('head/'):
+      name = name.replace('head/', 'head/conv2d/')
+      leaf = leaf.reshape(1, 1, *leaf.shape) if leaf.ndim == 2 else leaf
+    elif name.endswith('/kernel'):
+      name = re.sub(r'conv_root|(?<=/)conv_proj', lambda m: {
+          'conv_root': 'conv', 'conv_proj': 'a/proj/conv'}[m[0]], name)
+      name = re.sub(r'/conv(\d)/', lambda m: f'/{letters[m[1]]}/conv/', name)
+      name = name.replace('conv/', 'standardized_conv2d/')
+    else:
+      name = name.replace('norm-pre-head/', 'group_norm/')
+      name = re.sub(r'/gn(\d)/', lambda m: f'/{letters[m[1]]}/group_norm/', name)
+      name = re.sub(r'(scale|bias)$', lambda m: gamma[m[1]], name)
+      leaf = leaf.reshape(-1)
+    theirs[f'resnet/{name}'] = leaf
+  return theirs
+
+
+LAYOUTS = {'big_vision': dict, 'big_transfer': _to_big_transfer}
+
+
+def recognise(flat):
+  """Arguments of models/bit.py's Model that fit these names, or None."""
+  if 'root_block/conv_root/kernel' not in flat or 'head/kernel' not in flat:
+    return None
+  depth = []
+  while True:
+    found = re.compile(rf'block{len(depth) + 1}/unit\d+/conv1/kernel').fullmatch
+    units = sum(bool(found(name)) for name in flat)
+    if not units:
+      break
+    depth.append(units)
+  features = np.shape(flat['root_block/conv_root/kernel'])[-1]
+  return dict(depth=tuple(depth), width=features / 64,
+              num_classes=np.shape(flat['head/kernel'])[-1])

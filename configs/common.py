@@ -1,0 +1,34 @@
+"""Arguments of configs: --config=configs/quickstart.py:epochs=300,tiny=True"""
+
+import ast
+
+import ml_collections
+
+from big_distill import registry
+
+
+def parse(arg, **defaults):
+  """'epochs=300,tiny' -> ConfigDict of `defaults` with those values.
+
+  A value takes the type of its default; a bare name means True.
+  """
+  values = dict(defaults)
+  for item in filter(None, (arg or '').split(',')):
+    name, _, text = item.partition('=')
+    registry.check('argument of this config', name, defaults)
+    values[name] = _value(name, text or 'True', defaults[name])
+  return ml_collections.ConfigDict(values)
+
+
+def _value(name, text, default):
+  if isinstance(default, str) or default is None:
+    return text
+  try:
+    value = ast.literal_eval(text)
+    if isinstance(default, bool) and value not in (True, False):
+      raise ValueError
+    return type(default)(value)
+  except (ValueError, SyntaxError, TypeError) as error:
+    raise ValueError(f'The argument {name}={text} is not of type '
+                     f'{type(default).__name__}, as its default {name}='
+                     f'{default} is.') from error

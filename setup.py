@@ -1,0 +1,35 @@
+"""pip install -e . installs big_distill; -e .[test] what its tests need too."""
+
+import setuptools
+
+setuptools.setup(
+    name='big_distill',
+    version='0.1.0',
+    description='Distils big vision models into small ones, by function '
+                'matching',
+    packages=setuptools.find_packages(include=['big_distill*']),
+    package_data={'big_distill': ['data/*', 'data/*/*', 'data/*/*/*']},
+    python_requires='>=3.11',
+    install_requires=[
+        'jax>=0.10',
+        'flax>=0.12',
+        'optax>=0.2.8',
+        'ml_collections>=1.1',
+        'clu>=0.0.12',
+        # TensorFlow reads images and writes TensorBoard; it never computes on
+        # an accelerator, so the CPU build does wherever there is one.
+        'tensorflow-cpu>=2.21; platform_system == "Linux" and '
+        'platform_machine == "x86_64"',
+        'tensorflow>=2.21; platform_system != "Linux" or '
+        'platform_machine != "x86_64"',
+        'tensorflow-datasets>=4.9.10',
+        'importlib_resources',  # tfds' download_and_prepare imports it.
+        'tensorboard>=2.20',  # clu's summary writer imports it.
+    ],
+    extras_require={
+        'tpu': ['jax[tpu]'],
+        'cuda': ['jax[cuda13]'],
+        'plot': ['matplotlib'],
+        'test': ['pytest', 'matplotlib', 'nbclient', 'nbformat', 'ipykernel'],
+    },
+)
