@@ -36,7 +36,8 @@ class Durations:
     per_unit = {'steps': 1, 'examples': 1 / self.batch_size,
                 'epochs': self.n_train / self.batch_size,
                 'percent': (self.total or 0) / 100}
-    return max(round(amount * per_unit[unit]), 1) if amount else 0
+    # Half a step rounds up, as in the paper's tables.
+    return max(int(amount * per_unit[unit] + 0.5), 1) if amount else 0
 
 
 def due(step, every, total):

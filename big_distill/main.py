@@ -6,14 +6,17 @@ The rest is train.train.
 
 import logging as std_logging
 import os
+import runpy
 import sys
 
 from absl import app
 from absl import flags
 from absl import logging
 import jax
+import ml_collections
 from ml_collections import config_flags
 
+from big_distill import registry
 from big_distill import report
 from big_distill import train
 
@@ -81,10 +84,36 @@ def main(argv):
 def _parse(argv):
   """Flags, or one line on what is wrong with them."""
   try:
+    _check_config(argv)
     return flags.FLAGS(argv)
-  except (flags.Error, ValueError, KeyError, AttributeError, TypeError,
-          OSError) as error:
-    sys.exit(f'Error: {error}')
+  except (flags.Error, ValueError) as error:
+    # ml_collections wraps what a config raises into its whole traceback.
+    line = str(error).strip().splitlines()[-1]
+    sys.exit(f'Error: {line.removeprefix("ValueError: ")}')
+
+
+def _check_config(argv):
+  """Raises ValueError if there is no such config file, or no such key in it."""
+  values = [word.removeprefix('--config=') for word in argv
+            if word.startswith('--config=')]
+  if not values:
+    return
+  path, _, arg = values[-1].partition(':')
+  folder = os.path.dirname(path)
+  files = sorted(os.path.join(folder, file) for file in os.listdir(folder or '.')
+                 if file.endswith('.py')) if os.path.isdir(folder or '.') else []
+  registry.check('config file', path, files)
+
+  config = runpy.run_path(path)['get_config'](*([arg] if arg else []))
+  for word in argv:
+    if word.startswith('--config.'):
+      at = config
+      path = word.removeprefix('--config.').partition('=')[0]
+      for key in path.split('.'):
+        if not isinstance(at, ml_collections.ConfigDict):
+          raise ValueError(f'config.{path}: there is nothing inside {at!r}.')
+        registry.check('config key', key, at.keys())
+        at = at[key]
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from big_distill import registry
 SCHEDULES = ('cosine', 'constant')
 
 
-def schedule(total, warmup=0, kind='cosine'):
+def make_schedule(total, warmup=0, kind='cosine'):
   """s(t): linear from 0 over `warmup` steps, then a cosine to 0 at `total`."""
   registry.check('schedule', kind, SCHEDULES)
   if warmup >= total > 0:
@@ -38,14 +38,14 @@ def is_kernel(params):
 
 
 def make(total, *, name='adam', lr, wd=0., clip=1., warmup=0,
-         schedule_kind='cosine', **options):
+         schedule='cosine', **options):
   """-> (optax.GradientTransformation, lr(step)), for a run of `total` steps.
 
   `options` go to scale_by of optimizers/NAME.py.
   """
   scale_by = registry.bind(registry.load('optimizers', name).scale_by,
                            **options)
-  s = schedule(total, warmup, schedule_kind)
+  s = make_schedule(total, warmup, schedule)
   tx = optax.chain(
       optax.clip_by_global_norm(clip) if clip else optax.identity(),
       scale_by(),

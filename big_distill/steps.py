@@ -100,9 +100,9 @@ def make_train_step(student, sees, teachers, tx, lr, *, num_classes,
       scalars['task_loss_teacher'] = losses.xent(target, labels).mean()
     scalars = parallel.mean(scalars)
     scalars.update(lr=lr(state.step),
-                   l2_grads=optax.global_norm(grads),
-                   l2_params=optax.global_norm(params),
-                   l2_updates=optax.global_norm(updates))
+                   l2_grads=optax.tree.norm(grads),
+                   l2_params=optax.tree.norm(params),
+                   l2_updates=optax.tree.norm(updates))
     return State(state.step + 1, params, opt), scalars
 
   return step

@@ -1,0 +1,44 @@
+"""Durations become steps by arithmetic that the paper's tables confirm."""
+
+import pytest
+
+from big_distill.durations import due
+from big_distill.durations import Durations
+
+
+@pytest.mark.parametrize('n, batch, epochs, steps', [  # Paper, Table of steps.
+    (1020, 512, 1000, 1992), (1020, 512, 1_000_000, 1_992_188),
+    (3312, 512, 300, 1941), (68_175, 512, 100, 13_315),
+    (76_128, 512, 3000, 446_063), (1_255_544, 4096, 9600, 2_942_681)])
+def test_total_steps_are_the_papers(n, batch, epochs, steps):
+  assert Durations(batch, n).pop({'total_epochs': epochs}, 'total') == steps
+
+
+def test_every_unit_says_the_same():
+  durations = Durations(batch_size=10, n_train=100, total=200)
+  for unit, amount in (('steps', 20), ('examples', 200), ('epochs', 2),
+                       ('percent', 10)):
+    section = {f'log_{unit}': amount, 'other': 1}
+    assert durations.pop(section, 'log') == 20
+    assert section == {'other': 1}
+
+
+def test_zero_is_never_and_little_is_once():
+  durations = Durations(10, 100, 200)
+  assert durations.pop({'log_steps': 0}, 'log') == 0
+  assert durations.pop({'log_percent': .001}, 'log') == 1
+  assert durations.pop({}, 'log', default=7) == 7
+
+
+@pytest.mark.parametrize('section, message', [
+    ({'log_steps': 1, 'log_epochs': 2}, 'log_steps and log_epochs'),
+    ({}, 'None of log_steps'), ({'log_steps': -1}, 'not negative'),
+    ({'log_percent': 3}, 'percentage of itself')])
+def test_an_unclear_duration_is_an_error(section, message):
+  with pytest.raises(ValueError, match=message):
+    Durations(10, 100).pop(section, 'log')
+
+
+def test_due_at_multiples_and_at_the_end():
+  assert [s for s in range(1, 11) if due(s, 4, 10)] == [4, 8, 10]
+  assert [s for s in range(1, 11) if due(s, 0, 10)] == [10]

@@ -1,0 +1,33 @@
+"""TensorFlow stays in input/, writers.py and main.py."""
+
+import pathlib
+import pkgutil
+import subprocess
+import sys
+
+import big_distill
+
+WITH_TENSORFLOW = ('big_distill.input', 'big_distill.writers',
+                   'big_distill.main')
+
+
+def test_everything_else_imports_without_tensorflow():
+  modules = [module.name for module in pkgutil.walk_packages(
+      big_distill.__path__, 'big_distill.')
+             if not module.name.startswith(WITH_TENSORFLOW)]
+  assert {'big_distill.train', 'big_distill.models.bit'} <= set(modules)
+  code = ('import sys, importlib\n'
+          "for name in ('tensorflow', 'tensorflow_datasets'):\n"
+          '  sys.modules[name] = None\n'
+          f'for name in {modules}:\n'
+          '  importlib.import_module(name)\n')
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_only_parallel_knows_the_device_axis():
+  package = pathlib.Path(big_distill.__file__).parent
+  for file in package.rglob('*.py'):
+    if file.name != 'parallel.py':
+      text = file.read_text()
+      for word in ('jax.pmap', 'lax.p', 'axis_name', 'axis_index'):
+        assert word not in text, f'{file}: {word}'

@@ -1,0 +1,99 @@
+"""The update rule against a float64 transcription of the paper's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from big_distill import optim
+
+
+def s(t, total, warmup):
+  """Schedule of the paper's released code, at the 0-based step t."""
+  x = np.clip((t - warmup) / (total - warmup), 0, 1)
+  return .5 * (1 + np.cos(np.pi * x)) * (min(1, t / warmup) if warmup else 1)
+
+
+@pytest.mark.parametrize('warmup', [0, 1, 3])
+def test_schedule_is_a_cosine_after_a_linear_warmup(warmup):
+  got = [float(optim.make_schedule(10, warmup)(t)) for t in range(11)]
+  np.testing.assert_allclose(got, [s(t, 10, warmup) for t in range(11)],
+                             atol=1e-6)
+
+
+def test_update_follows_the_paper_in_float64():
+  rng = np.random.default_rng(0)
+  w = {'conv': {'kernel': rng.normal(size=(3, 4))},
+       'gn': {'scale': rng.normal(size=4), 'bias': rng.normal(size=4)},
+       'head': {'kernel': rng.normal(size=(4, 2)), 'bias': rng.normal(size=2)}}
+  lr, wd, total, warmup = 0.03, 3e-2, 12, 3
+  tx, _ = optim.make(total, lr=lr, wd=wd, warmup=warmup)
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), w)
+  opt = tx.init(params)
+  update = jax.jit(tx.update)
+
+  m, v = jax.tree.map(np.zeros_like, w), jax.tree.map(np.zeros_like, w)
+  for t in range(total):
+    # Large and small gradients, so that clipping acts and does not act.
+    g = jax.tree.map(lambda x: rng.normal(size=x.shape) * 10.**(t % 4 - 3), w)
+    updates, opt = update(jax.tree.map(jnp.float32, g), opt, params)
+    params = optax.apply_updates(params, updates)
+
+    norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(g)))
+    g = jax.tree.map(lambda x: x * min(1, 1 / norm), g)
+    m = jax.tree.map(lambda m, g: .9 * m + .1 * g, m, g)
+    v = jax.tree.map(lambda v, g: .999 * v + .001 * g * g, v, g)
+    u = jax.tree.map(lambda m, v: (m / (1 - .9**(t + 1))) / (
+        np.sqrt(v / (1 - .999**(t + 1))) + 1e-8), m, v)
+    for layer in w:
+      for name in w[layer]:
+        decay = wd * w[layer][name] if name == 'kernel' else 0
+        w[layer][name] = w[layer][name] - s(t, total, warmup) * (
+            lr * u[layer][name] + decay)
+
+  jax.tree.map(lambda got, want: np.testing.assert_allclose(
+      got, want, atol=2e-5), params, w)
+
+
+def test_without_warmup_the_first_step_moves_and_with_it_does_not():
+  params = {'kernel': jnp.ones([2])}
+  for warmup, moves in ((0, True), (5, False)):
+    tx, lr = optim.make(10, lr=.1, warmup=warmup)
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert bool(jnp.any(updates['kernel'] != 0)) == moves
+    assert (float(lr(0)) > 0) == moves
+
+
+def test_first_moment_may_be_bfloat16():
+  tx, _ = optim.make(10, lr=.1, mu_dtype='bfloat16')
+  state = tx.init({'kernel': jnp.ones([2])})
+  moments = [x for x in jax.tree.leaves(state) if x.shape == (2,)]
+  assert {str(x.dtype) for x in moments} == {'bfloat16', 'float32'}
+
+
+@pytest.mark.parametrize('name', ['adam', 'sgd'])
+def test_every_optimizer_descends_a_parabola(name):
+  tx, _ = optim.make(200, name=name, lr=.05)
+  params = {'kernel': jnp.asarray([3., -2.])}
+  opt = tx.init(params)
+
+  @jax.jit
+  def step(params, opt):
+    updates, opt = tx.update(params, opt, params)
+    return optax.apply_updates(params, updates), opt
+
+  for _ in range(200):
+    params, opt = step(params, opt)
+  assert float(jnp.linalg.norm(params['kernel'])) < .05
+
+
+def test_misspelt_names_are_errors_that_help():
+  with pytest.raises(ValueError, match='did you mean adam'):
+    optim.make(10, name='adma', lr=.1)
+  with pytest.raises(ValueError, match='no option'):
+    optim.make(10, lr=.1, beta1=.9)
+  with pytest.raises(ValueError, match='does not fit'):
+    optim.make(10, lr=.1, warmup=10)
+  with pytest.raises(ValueError, match='no schedule'):
+    optim.make(10, lr=.1, schedule='cosin')

@@ -1,0 +1,187 @@
+"""Mixup and the train step: what is consistent, what is replicated."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from big_distill import losses
+from big_distill import optim
+from big_distill import parallel
+from big_distill import steps
+from big_distill import teaching
+from big_distill import views
+
+B, S, C = 32, 4, 3
+VIEW = views.View.parse('inception#both@4')
+
+
+def batch(seed=0, b=B, sizes=(S,)):
+  rng = np.random.default_rng(seed)
+  shown = {f'inception#both@{s}': rng.integers(0, 256, (b, s, s, 3), np.uint8)
+           for s in sizes}
+  return {'views': shown, 'label': rng.integers(0, C, b).astype(np.int32)}
+
+
+def linear(params, images):
+  return images.reshape(images.shape[0], -1) @ params['kernel']
+
+
+def params(seed):
+  kernel = np.random.default_rng(seed).normal(size=(S * S * 3, C))
+  return {'kernel': jnp.asarray(kernel * .1, jnp.float32)}
+
+
+def teacher(name='prof', sees=VIEW):
+  return teaching.Teacher(name, linear, params(7), C, S, sees=sees)
+
+
+def train_step(teachers, **kwargs):
+  tx, lr = optim.make(100, lr=.01, wd=1e-3)
+  step = steps.make_train_step(linear, VIEW, teachers, tx, lr, num_classes=C,
+                               **kwargs)
+  return tx, parallel.pmap(step)
+
+
+def run(n=3, teachers=None, b=B, **kwargs):
+  teachers = teachers or [teacher()]
+  tx, step = train_step(teachers, **kwargs)
+  state = parallel.replicate(steps.init_state(params(0), tx))
+  frozen = parallel.replicate([t.params for t in teachers])
+  for i in range(n):
+    state, scalars = step(state, frozen, parallel.split(batch(i, b)))
+  return state, frozen, scalars
+
+
+def test_mixup_blends_every_entry_with_one_coefficient_and_one_partner():
+  seen = {'a': jnp.arange(16.)[:, None], 'labels': jnp.eye(16)}
+  mixed = steps.mixup(seen, jax.random.key(3), group=8)
+  a = float(mixed['labels'][0, 0])
+  assert 0 < a < 1
+  partner = np.roll(np.arange(16).reshape(2, 8), 1, axis=1).ravel()
+  for name, x in seen.items():
+    want = a * np.asarray(x) + (1 - a) * np.asarray(x)[partner]
+    np.testing.assert_allclose(mixed[name], want, rtol=1e-5)
+
+
+def test_mixup_coefficient_is_uniform():
+  mix = jax.vmap(lambda rng: steps.mixup(jnp.eye(8), rng)[0, 0])
+  a = np.sort(mix(jax.random.split(jax.random.key(0), 2000)))
+  # Kolmogorov-Smirnov: 1.63 / sqrt(n) is passed by chance once in a hundred.
+  assert np.abs(a - (np.arange(2000) + .5) / 2000).max() < 1.63 / 2000**.5
+
+
+def test_mixup_does_not_depend_on_how_a_batch_is_split():
+  x, rng = jnp.asarray(np.random.default_rng(0).normal(size=(B, 5))), \
+      jax.random.key(1)
+  whole = steps.mixup(x, rng)
+  parts = jnp.concatenate([steps.mixup(part, rng) for part in x.reshape(4, 8, 5)])
+  assert (whole == parts).all()
+
+
+def test_student_and_teacher_see_one_tensor_at_equal_size():
+  """An identity teacher and student disagree by nothing, mixed or not."""
+  for mix in (None, steps.mixup):
+    tx, step = train_step([teacher()], mix=mix)
+    state = parallel.replicate(steps.init_state(params(7), tx))
+    _, scalars = step(state, parallel.replicate([params(7)]),
+                      parallel.split(batch()))
+    np.testing.assert_allclose(parallel.first(scalars)['loss'], 0, atol=1e-6)
+
+
+def test_step_equals_its_float64_transcription():
+  """One unmixed step's loss and gradient, by hand, on the whole batch."""
+  data = batch()
+  x = data['views'][str(VIEW)].reshape(B, -1) / 127.5 - 1
+  ws, wt = (np.float64(params(i)['kernel']) for i in (0, 7))
+
+  def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+  p, q = softmax(x @ wt), softmax(x @ ws)
+  grad = x.T @ (q - p) / B
+  _, _, scalars = run(1)
+  got = parallel.first(scalars)
+  onehot = np.eye(C)[data['label']]
+  for name, want in {
+      'loss': np.mean(np.sum(p * np.log(p / q), -1)),
+      'entropy_student': -np.mean(np.sum(q * np.log(q), -1)),
+      'entropy_teacher': -np.mean(np.sum(p * np.log(p), -1)),
+      'task_loss_student': -np.mean(np.sum(onehot * np.log(q), -1)),
+      'task_loss_teacher': -np.mean(np.sum(onehot * np.log(p), -1)),
+      'l2_grads': np.linalg.norm(grad), 'lr': .01}.items():
+    np.testing.assert_allclose(got[name], want, rtol=1e-4, err_msg=name)
+
+
+def test_replicas_stay_equal_and_teachers_untouched():
+  state, frozen, scalars = run(3, mix=steps.mixup)
+  for leaf in jax.tree.leaves((state, scalars)):
+    leaf = np.asarray(leaf)
+    assert (leaf == leaf[:1]).all()
+  assert (parallel.first(frozen)[0]['kernel'] == params(7)['kernel']).all()
+  assert parallel.first(state).step == 3
+
+
+def test_one_device_and_four_take_the_same_step(monkeypatch):
+  many = parallel.first(run(3, mix=steps.mixup)[0].params)['kernel']
+  device = jax.local_devices()[:1]
+  monkeypatch.setattr(jax, 'local_devices', lambda: device)
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+  monkeypatch.setattr(parallel, '_sharding', functools.cache(
+      parallel._sharding.__wrapped__))
+  monkeypatch.setattr(parallel, 'pmap', lambda f: jax.pmap(
+      f, axis_name=parallel.AXIS, devices=device))
+  one = parallel.first(run(3, mix=steps.mixup)[0].params)['kernel']
+  # Sums over the batch associate differently.
+  np.testing.assert_allclose(one, many, atol=1e-6)
+
+
+def test_labels_are_a_teacher():
+  """With labels the loss is the task loss, in the same step."""
+  labels = teaching.load('labels', labels=True, num_classes=C)
+  for mix in (None, steps.mixup):
+    got = parallel.first(run(1, teachers=[labels], mix=mix, loss=losses.xent)[2])
+    np.testing.assert_allclose(got['loss'], got['task_loss_student'], rtol=1e-5)
+    assert np.isfinite(list(got.values())).all()
+
+
+def test_k_equal_teachers_teach_as_one():
+  one = run(2)[0].params['kernel']
+  for combine in ('logits', 'probs'):
+    three = run(2, teachers=[teacher(str(i)) for i in range(3)],
+                combine=combine)[0].params['kernel']
+    np.testing.assert_allclose(three, one, atol=1e-6)
+
+
+def test_consensus_is_the_mean_of_logits_or_of_probabilities():
+  logits = [np.random.default_rng(i).normal(size=(4, C)) for i in range(3)]
+  e = np.exp(logits)
+  probs = (e / e.sum(-1, keepdims=True)).mean(0)
+  mean = np.exp(np.mean(logits, 0))
+  mean /= mean.sum(-1, keepdims=True)
+  for combine, want in {'logits': mean, 'probs': probs}.items():
+    got = teaching.consensus([jnp.asarray(x) for x in logits], combine)
+    np.testing.assert_allclose(jax.nn.softmax(got), want, rtol=1e-5)
+
+
+def test_pixels_are_scaled_to_minus_one_and_one():
+  got = steps.scale(jnp.asarray([0, 255, 51], jnp.uint8))
+  np.testing.assert_allclose(got, [-1, 1, -.6], atol=1e-6)
+
+
+def test_teachers_that_cannot_teach_are_refused():
+  source = type('Source', (), {'classes': ('a',) * C, 'title': 'x'})
+  teaching.check([teacher()], 'logits', C, source)
+  with pytest.raises(ValueError, match='knows 3 classes, the student 5'):
+    teaching.check([teacher()], 'logits', 5, source)
+  with pytest.raises(ValueError, match='no teacher'):
+    teaching.check([], 'logits', C, source)
+  with pytest.raises(ValueError, match='did you mean probs'):
+    teaching.check([teacher()], 'prob', C, source)
+  with pytest.raises(ValueError, match='exactly one of'):
+    teaching.load('prof')
+  with pytest.raises(ValueError, match='size'):
+    teaching.load('prof', init='x.npz')
