@@ -27,7 +27,8 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, keep_period=keep_every or None, create=True,
         enable_async_checkpointing=True)
-    self._manager = ocp.CheckpointManager(folder, options=options)
+    self._manager = ocp.CheckpointManager(
+        folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
     self.folder = folder
 
   def restore_or(self, state):
@@ -43,8 +44,7 @@ class Checkpoints:
   def _check(self, step, like):
     """Names what differs between a checkpoint and what the config builds."""
     saved = self._manager.item_metadata(step)
-    saved = getattr(saved, 'tree', saved)
-    params_lib.check_match(_shapes(saved), _shapes(like),
+    params_lib.check_match(_flat(saved), _flat(like),
                            f'The checkpoint {self.path(step)}')
 
   def save(self, replicated, step):
@@ -68,18 +68,12 @@ class Checkpoints:
     self._manager.close()
 
 
-def _shapes(tree):
-  """{path: shape} of a tree whose leaves have a shape."""
+def _flat(tree):
+  """{'params/head/kernel': leaf} of any tree whose leaves have a shape."""
   leaves = jax.tree_util.tree_leaves_with_path(
       tree, is_leaf=lambda x: hasattr(x, 'shape'))
-  return {'/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(
-      key, 'idx', key)))) for key in path): _Shape(leaf.shape)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
           for path, leaf in leaves}
-
-
-class _Shape:
-  def __init__(self, shape):
-    self.shape = tuple(shape)
 
 
 class Preemption:

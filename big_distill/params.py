@@ -45,16 +45,20 @@ def save_npz(path, flat):
 
 
 def mismatches(given, wanted):
-  """Lines '- name shape' (unexpected), '+' (missing), '!' (of other shape)."""
+  """Lines '- name shape' (unexpected), '+' (missing), '!' (of other shape).
+
+  Both are flat; what has a `shape` is a leaf.
+  """
   lines = []
   for name in sorted(given.keys() | wanted.keys()):
-    if name not in wanted:
-      lines.append(f'- {name} {np.shape(given[name])}: unexpected')
-    elif name not in given:
-      lines.append(f'+ {name} {np.shape(wanted[name])}: missing')
-    elif np.shape(given[name]) != np.shape(wanted[name]):
-      lines.append(f'! {name} {np.shape(given[name])}: should be '
-                   f'{np.shape(wanted[name])}')
+    has, wants = (tuple(flat[name].shape) if name in flat else None
+                  for flat in (given, wanted))
+    if wants is None:
+      lines.append(f'- {name} {has}: unexpected')
+    elif has is None:
+      lines.append(f'+ {name} {wants}: missing')
+    elif has != wants:
+      lines.append(f'! {name} {has}: should be {wants}')
   return lines
 
 

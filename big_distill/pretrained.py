@@ -43,6 +43,7 @@ def path_of(name):
   published = {}
   for family in _families().values():
     published.update(family.PUBLISHED)
+  name = str(name)
   if name in published:
     return published[name]
   if '/' not in name and not name.endswith('.npz'):

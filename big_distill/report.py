@@ -72,9 +72,11 @@ def result(rows, stage):
       'student_top1': last('student/acc@1'),
       'agreement_top1': last('agree/top1'),
       'kl': last('agree/kl'),
-      'teacher_params': sum(params_lib.count(t.params) for t in models),
+      'teacher_params': models and sum(
+          params_lib.count(t.params) for t in models) or None,
       'student_params': params_lib.count(cast.params),
-      'teacher_flops': sum(flops(t.model, t.params, t.size) for t in models),
+      'teacher_flops': models and sum(
+          flops(t.model, t.params, t.size) for t in models) or None,
       'student_flops': flops(cast.student, cast.params, cast.size),
       'images_per_s': len(rates) / sum(1 / rate for rate in rates)
                       if rates else None,
@@ -91,7 +93,7 @@ def table(result):
     return '-' if value is None else f'{value:,.4g}{unit}'
 
   def millions(value):
-    return f'{value / 1e6:,.2f} M'
+    return '-' if value is None else f'{value / 1e6:,.2f} M'
 
   lines = [
       ('', 'teacher', 'student'),

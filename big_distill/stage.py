@@ -62,7 +62,8 @@ class Stage(NamedTuple):
   mode: views.Mode
   source: Any
   state: steps.State
-  step: Callable  # pmapped: (State, teachers' params, batch) -> State, scalars
+  lesson: steps.Lesson
+  step: Callable  # lesson.step, pmapped: State is donated.
   batches: Callable  # start -> host batches of steps start, start + 1, ...
   evaluate: Callable  # (step, student params, teachers' params) -> metrics due
   open_checkpoints: Callable
@@ -98,9 +99,9 @@ def set_stage(config, data):
   warmup = durations.pop(optimizer, 'warmup', default=0)
   tx, lr = optim.make(total, warmup=warmup, **optimizer)
 
-  step = steps.make_train_step(
-      functools.partial(cast.answer, train=True), cast.sees, cast.teachers,
-      tx, lr, num_classes=cast.num_classes,
+  lesson = steps.Lesson(
+      functools.partial(cast.answer, train=True), cast.sees,
+      tuple(cast.teachers), tx, lr, cast.num_classes,
       loss=losses.make(**config.get('loss', {})),
       combine=config.get('combine', 'logits'), mix=mix if mode.mixup else None,
       seed=seed, labelled=len(source.classes) == cast.num_classes)
@@ -115,7 +116,8 @@ def set_stage(config, data):
   return Stage(
       cast=cast, mode=mode, source=source,
       state=steps.init_state(cast.params, tx),
-      step=parallel.pmap(step, donate=(0,)), batches=batches,
+      lesson=lesson, step=parallel.pmap(lesson.step, donate=(0,)),
+      batches=batches,
       evaluate=_evaluations(config, cast, load, data, durations),
       open_checkpoints=registry.bind(checkpoint.Checkpoints, **saving),
       batch_size=batch_size, total=total, log_every=log_every,

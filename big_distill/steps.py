@@ -1,10 +1,12 @@
-"""The two steps, as pure functions of arrays: learn from a batch, answer one.
+"""A lesson: how a student learns from its teachers' answers to one batch.
 
-A batch arrives as uint8 views and int32 labels. What can be seen of it is a
-dict {view: images in [-1, 1], 'labels': one-hot}, and mixup blends all of it
-alike; the student and each teacher look up what they see by name.
+Pure functions of arrays. A batch arrives as uint8 views and int32 labels. What
+can be seen of it is a dict {view: images in [-1, 1], 'labels': one-hot}; mixup
+blends all of it alike, and each model looks up what it sees by name.
 """
 
+from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import flax
@@ -35,20 +37,10 @@ def scale(pixels):
   return pixels.astype(jnp.float32) / 127.5 - 1
 
 
-def shown(batch, num_classes):
-  """What can be seen of a batch: its views, scaled, and its labels [b, c].
-
-  An example without a label (-1) has the zero vector.
-  """
-  seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
-  seen[teaching.LABELS] = jax.nn.one_hot(batch['label'], num_classes)
-  return seen
-
-
 def mixup(seen, rng, group=8):
   """Blends each example with its neighbour, all entries alike.
 
-  One coefficient a ~ U[0, 1] for the whole step (the paper's mixup(p=1)):
+  One coefficient a ~ U[0, 1] for the whole step (the paper's mixup with p=1):
   a x[i] + (1 - a) x[i - 1], neighbours being cyclic inside consecutive groups,
   so that partners do not depend on how a batch is split over devices.
   """
@@ -61,57 +53,85 @@ def mixup(seen, rng, group=8):
   return jax.tree.map(blend, seen)
 
 
-def make_train_step(student, sees, teachers, tx, lr, *, num_classes,
-                    loss=losses.kl, combine='logits', mix=None, seed=0,
-                    labelled=True):
-  """-> step(State, teachers' params, batch): (State, scalars of the step).
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+  """One training step, in the order it happens: see, teach, learn, update.
 
-  Runs inside parallel.pmap. `student(params, images)` gives logits [b, c] of
-  the view it `sees`; `teachers` are teaching.Teacher; `mix` is a function like
-  `mixup`, or None; `lr(step)` is logged; `labelled` adds the task losses, which
-  are logged and never learned from.
+  student: (params, images) -> logits [b, c], of the view it `sees`.
+  teachers: of type teaching.Teacher; they agree by `combine`.
+  loss: (student logits, target log-probs) [b, c] -> [b].
+  mix: a function like `mixup`, or None. lr: step -> learning rate, for the log.
+  labelled: whether to log task losses, which nobody learns from.
   """
-  def step(state, teacher_params, batch):
-    seen = shown(batch, num_classes)
-    if mix:
-      seen = mix(seen, jax.random.fold_in(jax.random.key(seed), state.step))
+  student: Callable
+  sees: Any
+  teachers: tuple[teaching.Teacher, ...]
+  tx: optax.GradientTransformation
+  lr: Callable
+  num_classes: int
+  loss: Callable = losses.kl
+  combine: str = 'logits'
+  mix: Callable | None = None
+  seed: int = 0
+  labelled: bool = True
 
+  def see(self, step, batch):
+    """What can be seen of a batch; the zero vector where a label is unknown."""
+    seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
+    seen[teaching.LABELS] = jax.nn.one_hot(batch['label'], self.num_classes)
+    if self.mix:
+      seen = self.mix(seen, jax.random.fold_in(jax.random.key(self.seed), step))
+    return seen
+
+  def teach(self, teacher_params, seen):
+    """The log-probs [b, c] that the teachers agree on."""
     # Teachers are arguments, not state: what a step returns it may change.
     answers = [teacher.answer(params, seen[str(teacher.sees)])
-               for teacher, params in zip(teachers, teacher_params)]
-    target = losses.temper(teaching.consensus(answers, combine), 1.)
-    target = jax.lax.stop_gradient(target)
+               for teacher, params in zip(self.teachers, teacher_params)]
+    target = losses.temper(teaching.consensus(answers, self.combine), 1.)
+    return jax.lax.stop_gradient(target)
 
+  def learn(self, params, target, seen):
+    """((loss, logits), gradients), gradients being the mean over devices."""
     def loss_of(params):
-      logits = student(params, seen[str(sees)])
-      return jnp.mean(loss(logits, target)), logits
+      logits = self.student(params, seen[str(self.sees)])
+      return jnp.mean(self.loss(logits, target)), logits
 
-    grad_of = jax.value_and_grad(loss_of, has_aux=True)
-    (value, logits), grads = grad_of(state.params)
-    grads = parallel.mean(grads)
-    updates, opt = tx.update(grads, state.opt, state.params)
+    value, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return value, parallel.mean(grads)
+
+  def update(self, state, grads):
+    """(the next State, what was added to the parameters)."""
+    updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
+    return State(state.step + 1, params, opt), updates
 
-    scalars = {'loss': value, 'entropy_student': losses.entropy(logits).mean(),
+  def step(self, state, teacher_params, batch):
+    """State, teachers' params, batch -> next State, scalars. For pmap."""
+    seen = self.see(state.step, batch)
+    target = self.teach(teacher_params, seen)
+    (loss, logits), grads = self.learn(state.params, target, seen)
+    after, updates = self.update(state, grads)
+
+    scalars = {'loss': loss, 'entropy_student': losses.entropy(logits).mean(),
                'entropy_teacher': losses.entropy(target).mean()}
-    if labelled:
+    if self.labelled:
       labels = jnp.log(seen[teaching.LABELS])
       scalars['task_loss_student'] = losses.xent(logits, labels).mean()
       scalars['task_loss_teacher'] = losses.xent(target, labels).mean()
     scalars = parallel.mean(scalars)
-    scalars.update(lr=lr(state.step),
+    scalars.update(lr=self.lr(state.step),
                    l2_grads=optax.tree.norm(grads),
-                   l2_params=optax.tree.norm(params),
+                   l2_params=optax.tree.norm(after.params),
                    l2_updates=optax.tree.norm(updates))
-    return State(state.step + 1, params, opt), scalars
-
-  return step
+    return after, scalars
 
 
 def make_eval_step(student, sees, teachers, combine='logits'):
   """-> step(student params, teachers' params, batch): {who: logits [b, c]}.
 
-  `who` is 'student' and 'teacher', the consensus, where there are teachers.
+  `who` is 'student', where it `sees` something, and 'teacher', the consensus,
+  where there are teachers.
   """
   def step(params, teacher_params, batch):
     seen = {view: scale(pixels) for view, pixels in batch['views'].items()}

@@ -96,7 +96,7 @@ def check(teachers, combine, num_classes, source):
           f'student {num_classes}: they must be the same.')
   if not teachers:
     raise ValueError('There is no teacher: config.teachers is empty.')
-  by_label = any(teacher.sees == LABELS for teacher in teachers)
+  by_label = any(not teacher.size for teacher in teachers)
   if by_label and len(source.classes) != num_classes:
     raise ValueError(
         f'Labels cannot teach {num_classes} classes: {source.title} has labels '

@@ -40,9 +40,8 @@ def teacher(name='prof', sees=VIEW):
 
 def train_step(teachers, **kwargs):
   tx, lr = optim.make(100, lr=.01, wd=1e-3)
-  step = steps.make_train_step(linear, VIEW, teachers, tx, lr, num_classes=C,
-                               **kwargs)
-  return tx, parallel.pmap(step)
+  lesson = steps.Lesson(linear, VIEW, tuple(teachers), tx, lr, C, **kwargs)
+  return tx, parallel.pmap(lesson.step)
 
 
 def run(n=3, teachers=None, b=B, **kwargs):

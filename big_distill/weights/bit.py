@@ -12,14 +12,19 @@ TensorFlow release, which the FunMatch release uses too:
   resnet/head/conv2d/kernel                        head/kernel
 """
 
+import pathlib
 import re
 
 import numpy as np
 
+_DATA = pathlib.Path(__file__).parent.parent / 'data'
 _DISTILL = 'gs://bit_models/distill/'
 _BIT = 'gs://bit_models/'
 
-PUBLISHED = {  # The names of big_vision's configs/proj/distill/common.py.
+PUBLISHED = {
+    # Ours, of configs/quickstart_teacher.py, which tells how it was made.
+    'caltech12 teacher': str(_DATA / 'caltech12_teacher.npz'),
+    # The names of big_vision's configs/proj/distill/common.py.
     'BiT-M R152x2 imagenet2012 ic224': _DISTILL + 'R152x2_T_224.npz',
     'BiT-M R152x2 imagenet2012 rc384': _DISTILL + 'R152x2_T_384.npz',
     'BiT-M R152x2 flowers rc128': _DISTILL + 'R152x2_T_flowers128.npz',
