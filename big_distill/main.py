@@ -12,6 +12,7 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
+from etils import epath
 import jax
 import ml_collections
 from ml_collections import config_flags
@@ -40,14 +41,10 @@ def _distil():
   """Runs the command, and prints and saves its result on the first host."""
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
-  try:
-    os.makedirs(workdir, exist_ok=True)
-    open(os.path.join(workdir, '.writable'), 'w').close()
-  except OSError as error:
-    raise ValueError(f'Cannot write to --workdir={workdir}: {error.strerror}. '
-                     'Choose another folder.') from error
-  os.remove(os.path.join(workdir, '.writable'))
+  workdir = _WORKDIR.value
+  if '://' not in workdir:
+    workdir = os.path.abspath(os.path.expanduser(workdir))
+  _check_writable(epath.Path(workdir))
 
   import tensorflow as tf
   tf.config.set_visible_devices([], 'GPU')
@@ -61,8 +58,20 @@ def _distil():
   finally:
     writer.close()
   if first and result:
-    report.save(os.path.join(workdir, 'result.json'), result)
+    report.save(f'{workdir}/result.json', result)
     print(report.table(result))
+
+
+def _check_writable(workdir):
+  """Makes the folder, and raises ValueError if nothing can be written there."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / f'.writable-{os.getpid()}'
+    probe.write_text('')
+    probe.unlink()
+  except OSError as error:
+    raise ValueError(f'Cannot write to --workdir={workdir}: {error.strerror}. '
+                     'Choose another folder.') from error
 
 
 def main(argv):

@@ -3,6 +3,7 @@
 import json
 
 from absl import logging
+from etils import epath
 import jax
 import jax.numpy as jnp
 
@@ -114,6 +115,4 @@ def table(result):
 
 def save(path, result):
   """Writes the result as JSON."""
-  with open(path, 'w') as file:
-    json.dump(result, file, indent=2)
-    file.write('\n')
+  epath.Path(path).write_text(json.dumps(result, indent=2) + '\n')

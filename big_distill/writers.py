@@ -1,32 +1,31 @@
 """Where metrics go: TensorBoard, and one JSON object a line for everyone."""
 
 import json
-import os
 
 from clu import metric_writers
+import tensorflow as tf
 
 
 class Writer:
   """write(step, {name: number}), to DIR/tensorboard and DIR/metrics.jsonl."""
 
   def __init__(self, workdir):
-    os.makedirs(workdir, exist_ok=True)
-    self._path = os.path.join(workdir, 'metrics.jsonl')
+    self._path = f'{workdir}/metrics.jsonl'
     self._tensorboard = metric_writers.AsyncWriter(
-        metric_writers.SummaryWriter(os.path.join(workdir, 'tensorboard')))
+        metric_writers.SummaryWriter(f'{workdir}/tensorboard'))
 
   def rewind(self, step):
     """Forgets what was written after `step`, which is about to be redone."""
     rows = [row for row in self.read() if row['step'] <= step]
-    with open(self._path + '.partial', 'w') as file:
-      file.writelines(json.dumps(row) + '\n' for row in rows)
-    os.replace(self._path + '.partial', self._path)
+    with tf.io.gfile.GFile(self._path + '.partial', 'w') as file:
+      file.write(''.join(json.dumps(row) + '\n' for row in rows))
+    tf.io.gfile.rename(self._path + '.partial', self._path, overwrite=True)
 
   def read(self):
     """All rows so far; a line cut short by a crash is left out."""
     rows = []
-    if os.path.exists(self._path):
-      with open(self._path) as file:
+    if tf.io.gfile.exists(self._path):
+      with tf.io.gfile.GFile(self._path) as file:
         for line in file:
           try:
             rows.append(json.loads(line))
@@ -35,7 +34,7 @@ class Writer:
     return rows
 
   def write(self, step, scalars):
-    with open(self._path, 'a') as file:
+    with tf.io.gfile.GFile(self._path, 'a') as file:
       file.write(json.dumps({'step': step, **scalars}) + '\n')
     self._tensorboard.write_scalars(step, scalars)
 
