@@ -1,124 +1,315 @@
 #!/usr/bin/env bash
-# Distils on a Google Cloud TPU slice: creates it, installs, trains on all its
-# workers, starts again after a preemption, and deletes it at the end.
+# Distils on a Cloud TPU slice, through preemptions, and deletes the slice.
 #
-#   ./run_tpu.sh --name=NAME --zone=ZONE --type=v3-32 --config=configs/FILE.py \
-#       --workdir=gs://BUCKET/RUN [options] [-- FLAGS OF big_distill.main]
+#   ./run_tpu.sh --name=NAME --zone=ZONE --type=TYPE --version=VERSION \
+#       --config=FILE.py[:ARGS] --workdir=gs://BUCKET/DIR [OPTIONS] [-- FLAGS]
 #
-#   --version=V       runtime of the slice (default: tpu-ubuntu2204-base)
-#   --project=P       Google Cloud project (default: gcloud's own)
-#   --data_dir=DIR    where prepared TFDS datasets are, such as gs://BUCKET/tfds
-#   --max_failures=N  the program may fail so often on a healthy slice (3)
-#   --spot            a cheaper slice that may be taken away
-#   --keep            do not delete the slice at the end
-#   --dry_run         print every command of an undisturbed run, and run none
+#   ./run_tpu.sh --name=funmatch --zone=us-central2-b --type=v4-32 --spot \
+#       --version=tpu-ubuntu2204-base --config=configs/quickstart.py:epochs=300 \
+#       --workdir=gs://my-bucket/funmatch -- --config.batch_size=1024
 #
-# Example of a flag for the program:  -- --config.batch_size=1024
+#   --name          of the slice; it is created, and must not exist yet
+#   --zone          of Google Cloud, where the type is offered
+#   --type          accelerator type, FAMILY-SIZE: v3-8, v4-32, v5litepod-16
+#   --version       image of the slice: tpu-ubuntu2204-base, v2-alpha-tpuv6e
+#   --config        file of configs/ that git tracks, with its arguments
+#   --workdir       folder of checkpoints and results; resumes what is there
+#   --project       instead of gcloud's own
+#   --data_dir      becomes TFDS_DATA_DIR
+#   --spot          a cheaper slice, which may be preempted at any time
+#   --keep          use the slice if it exists, and do not delete it at the end
+#   --max_failures  in a row on one slice, after which to give up; default 3
+#   --pause         seconds between attempts; default 30
+#   --dry_run       print the commands of a successful run, and run none
+#   --help          print this
+#   -- FLAGS        passed to big_distill.main as they are
+#
+# What git tracks, as it is in the working tree, is installed on all workers,
+# where the program then runs. After a preemption the slice is created anew,
+# however long that takes, and the same command resumes from the workdir. If the
+# program fails, the last exit code is this script's. Ctrl-C deletes the slice;
+# with --keep, it leaves the slice, and maybe the program, running.
+#
+# A slice of several hosts needs your key in ssh-agent:
+#   ssh-add ~/.ssh/google_compute_engine
+
 set -euo pipefail
 
-name='' zone='' type='' config='' workdir='' project='' data_dir=''
-version=tpu-ubuntu2204-base max_failures=3 spot='' keep='' dry_run=''
-extra=()
+readonly REQUIRED='name zone type version config workdir'
+readonly OPTIONAL='project data_dir max_failures pause'
+readonly SWITCHES='spot keep dry_run help'
 
-fail() { echo "Error: $*" >&2; exit 2; }
+name='' zone='' type='' version='' config='' workdir=''
+project='' data_dir='' max_failures=3 pause=30
+spot='' keep='' dry_run='' help=''
+program_flags=()
+
+created=''
+temp=''
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# Commands and news go to 3: run's own output may be captured.
+exec 3>&2
+
+# Images of slices bring Python 3.10, older than setup.py asks for; uv fetches a
+# newer one. Where the image's Python is the distribution's to manage, pip
+# installs nothing beside it unless told to.
+readonly INSTALL="rm -rf big_distill && mkdir big_distill \
+&& tar -xzf big_distill.tar.gz -C big_distill \
+&& PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --user --quiet uv \
+&& python3 -m uv venv --seed --allow-existing --python=3.11 big_distill_env \
+&& cd big_distill \
+&& ../big_distill_env/bin/python -m pip install --quiet -e '.[tpu]'"
+
+# A program outlives a lost connection, and holds the TPU. gcloud connects again
+# by itself, so it is the command that must make way for itself.
+# shellcheck disable=SC2016  # Expanded on the workers.
+readonly MAKE_WAY='pid=$(cat ../big_distill.pid 2>/dev/null || echo none); \
+while grep -qs big_distill.main /proc/$pid/cmdline; \
+do kill -9 $pid; sleep 1; done; echo $$ >../big_distill.pid'
+
+
+say() {
+  [[ $dry_run ]] || printf 'run_tpu.sh: %s\n' "$*" >&3
+}
+
+fail() {
+  printf 'Error: %s\n' "$*" >&2
+  exit 2
+}
+
+quote() {  # Prints words as a line that a shell reads back as these words.
+  local word line=''
+  for word; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+    line+="${line:+ }$word"
+  done
+  printf '%s\n' "$line"
+}
+
+run() {  # Prints a command, and runs it unless --dry_run.
+  quote "$@" >&3
+  [[ $dry_run ]] || "$@"
+}
+
+tpu() {  # VERB ARGUMENTS of gcloud compute tpus tpu-vm.
+  local verb=$1
+  shift
+  # --quiet: at night nobody is there to answer a question.
+  run gcloud compute tpus tpu-vm "$verb" "--zone=$zone" \
+    ${project:+"--project=$project"} --quiet "$@"
+}
+
+
+is_one_of() {  # WORD WORDS
+  [[ $1 && " $2 " == *" $1 "* ]]
+}
 
 parse() {
+  local word option
   while (($#)); do
-    case $1 in
-      --name=*|--zone=*|--type=*|--config=*|--workdir=*|--project=*|\
-      --data_dir=*|--version=*|--max_failures=*)
-        local key=${1%%=*}
-        printf -v "${key#--}" '%s' "${1#*=}" ;;
-      --spot) spot=1 ;;
-      --keep) keep=1 ;;
-      --dry_run) dry_run=1 ;;
-      --help|-h) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-      --) shift; extra=("$@"); break ;;
-      *) fail "unknown option $1; see $0 --help (program flags go after --)" ;;
-    esac
+    word=$1
     shift
+    if [[ $word == -- ]]; then
+      program_flags=("$@")
+      return
+    fi
+    option=${word%%=*}
+    option=${option#--}
+    if [[ $word != --* ]] ||
+        ! is_one_of "$option" "$REQUIRED $OPTIONAL $SWITCHES"; then
+      fail "Unknown option $word. Allowed: $REQUIRED $OPTIONAL $SWITCHES, each" \
+        'with -- before it; flags of big_distill.main go after a lone --.'
+    elif is_one_of "$option" "$SWITCHES"; then
+      [[ $word != *=* ]] ||
+        fail "$word: --$option takes no value. Give it as --$option, or not."
+      printf -v "$option" yes
+    elif [[ $word == *=* ]]; then
+      printf -v "$option" %s "${word#*=}"
+    else
+      (($#)) || fail "$word has no value. Give one as $word=VALUE."
+      printf -v "$option" %s "$1"
+      shift
+    fi
   done
-  local required
-  for required in name zone type config workdir; do
-    [[ -n ${!required} ]] || fail "--$required is missing; see $0 --help"
-  done
-  [[ $workdir == gs://* ]] || fail "--workdir=$workdir: workers share no disk," \
-    "so it must be a gs:// address"
-  [[ $max_failures =~ ^[0-9]+$ ]] || fail "--max_failures=$max_failures is not" \
-    "a number"
 }
 
-# Prints a command as a shell would need it written; runs it unless dry.
-run() {
-  printf '%q ' "$@"; echo
-  [[ -n $dry_run ]] || "$@"
+check() {  # Stops at what would otherwise fail on a slice, which costs money.
+  local option missing=''
+  for option in $REQUIRED; do
+    [[ ${!option} ]] || missing+=" --$option"
+  done
+  [[ ! $missing ]] ||
+    fail "Missing$missing. Needed: --${REQUIRED// / --}. See --help."
+
+  [[ $type =~ ^[a-z0-9]+-[1-9][0-9]*$ ]] ||
+    fail "--type=$type: allowed is FAMILY-SIZE, such as v4-32. For all of a" \
+      "zone: gcloud compute tpus accelerator-types list --zone=$zone"
+  [[ $max_failures =~ ^[1-9][0-9]*$ ]] ||
+    fail "--max_failures=$max_failures: give a whole number, 1 or more."
+  [[ $pause =~ ^[0-9]+$ ]] ||
+    fail "--pause=$pause: give a whole number of seconds."
+
+  # One host has up to 8 cores of v2, v3, v4 and v5p, or 8 chips of the others.
+  if [[ $workdir != gs://* ]]; then
+    ((${type##*-} <= 8)) ||
+      fail "--workdir=$workdir: hosts of a $type share no disk. Give a folder" \
+        'in a bucket, gs://BUCKET/DIR.'
+    [[ $keep ]] ||
+      fail "--workdir=$workdir would be deleted with the slice. Give a folder" \
+        'in a bucket, gs://BUCKET/DIR, or pass --keep.'
+  fi
+
+  git -C "$root" rev-parse --git-dir &>/dev/null ||
+    fail "$root is no git checkout, so what to copy is unknown. Clone it."
+  git -C "$root" --literal-pathspecs ls-files --error-unmatch -- \
+      "${config%%:*}" &>/dev/null ||
+    fail "--config=$config: git does not track ${config%%:*}, so workers would" \
+      "lack it. Give a path from $root; if the file is new, git add it."
+  [[ $dry_run ]] || command -v gcloud >/dev/null ||
+    fail 'No gcloud on PATH. Install it from https://cloud.google.com/sdk, or' \
+      'pass --dry_run.'
 }
 
-tpu() {  # A verb of gcloud, its arguments in between, on the slice.
-  local verb=$1; shift
-  run gcloud compute tpus tpu-vm "$verb" "$@" --zone="$zone" \
-    ${project:+--project="$project"}
+
+pack() {
+  # Only the name: in a dry run too, mkdir is the command that makes it.
+  temp=$(mktemp -du)
+  run mkdir -m 700 "$temp"
+  run cd "$root"
+  # shellcheck disable=SC2016  # Expanded by the inner bash.
+  run bash -o pipefail -c 'git ls-files -z | tar --null -czf "$0" -T -' \
+    "$temp/big_distill.tar.gz"
+}
+
+state() {  # READY, PREEMPTED, ... or MISSING; in a dry run, what is expected.
+  local expected=$1
+  if tpu describe "$name" '--format=value(state)' 2>"${temp:?}/errors"; then
+    [[ ! $dry_run ]] || echo "$expected"
+  elif grep -q NOT_FOUND "$temp/errors"; then
+    echo MISSING
+  else
+    # No network or an expired login say nothing about the slice.
+    cat "$temp/errors" >&2
+    return 1
+  fi
+}
+
+settled_state() {  # Waits for a state that asks for action.
+  local found
+  until found=$(state READY) &&
+      is_one_of "$found" 'READY PREEMPTED TERMINATED UNKNOWN MISSING'; do
+    say "The slice $name is ${found:-out of reach}; looking again in $pause s."
+    sleep "$pause"
+  done
+  echo "$found"
 }
 
 create() {
-  tpu create "$name" --accelerator-type="$type" --version="$version" \
+  # Before the command: interrupted, it may leave a slice behind.
+  created=yes
+  tpu create "$name" "--accelerator-type=$type" "--version=$version" \
     ${spot:+--spot}
 }
 
-delete() { tpu delete "$name" --quiet; }
-
-state() {
-  gcloud compute tpus tpu-vm describe "$name" --zone="$zone" \
-    ${project:+--project="$project"} --format='value(state)' 2>/dev/null ||
-    echo MISSING
+recreate() {
+  while true; do
+    # A failed creation may leave remains, too.
+    tpu delete "$name" || true
+    ! create || return 0
+    say "No new slice yet; trying again in $pause s."
+    sleep "$pause"
+  done
 }
 
-on_workers() { tpu ssh "$name" --worker=all --command="$1"; }
+claim() {
+  local found
+  found=$(state MISSING)
+  if [[ $found == MISSING ]]; then
+    create
+  elif [[ $keep ]]; then
+    say "Using the slice $name, which is $found."
+  else
+    fail "The slice $name exists in $zone already, and is $found; this run" \
+      'would delete it at its end. Choose another --name, or pass --keep.'
+  fi
+}
+
+on_workers() {
+  # A preempted host answers no more; by default ssh waits for it for hours.
+  tpu ssh "$name" --worker=all \
+    '--ssh-flag=-o ServerAliveInterval=60 -o ConnectTimeout=30' "--command=$1"
+}
 
 install() {
-  local tar=/tmp/big_distill_$name.tar.gz
-  run tar czf "$tar" --exclude-vcs -C "$root" .
-  tpu scp "$tar" "$name:big_distill.tar.gz" --worker=all
-  on_workers 'mkdir -p big_distill && tar xzf big_distill.tar.gz -C big_distill
-sudo apt-get install -yq python3-venv
-python3 -m venv venv && venv/bin/pip install -q -e "big_distill[tpu]"'
+  tpu scp "$temp/big_distill.tar.gz" "$name:big_distill.tar.gz" --worker=all &&
+    on_workers "$INSTALL"
 }
 
-# What each worker runs; the same words again resume from the workdir.
-program() {
-  printf 'cd big_distill && '
-  [[ -z $data_dir ]] || printf 'TFDS_DATA_DIR=%q ' "$data_dir"
-  printf '../venv/bin/python -m big_distill.main'
-  printf ' %q' --config="$config" --workdir="$workdir" --distributed \
-    ${extra[@]+"${extra[@]}"}
+launch() {
+  local program=(../big_distill_env/bin/python -m big_distill.main
+    "--config=$config" "--workdir=$workdir" --distributed
+    ${program_flags[@]+"${program_flags[@]}"})
+  [[ ! $data_dir ]] ||
+    program=(env "TFDS_DATA_DIR=$data_dir" "${program[@]}")
+  on_workers "cd big_distill && $MAKE_WAY; exec $(quote "${program[@]}")"
 }
 
-prepare() { create && install; }
+distil() {
+  local code found failures=0
+  while true; do
+    code=0
+    { install && launch; } || code=$?
+    # A preempted program saves and leaves, with exit code 0 even; the state of
+    # its slice may follow a moment later.
+    [[ $dry_run ]] || sleep "$pause"
+    found=$(settled_state)
+    if [[ $found != READY ]]; then
+      say "The slice $name is $found; creating it again."
+      recreate
+      failures=0
+    elif ((code == 0)); then
+      return
+    else
+      say "Exit code $code: failure $((++failures)) of $max_failures."
+      ((failures < max_failures)) || exit "$code"
+    fi
+  done
+}
 
-clean_up() { [[ -n $keep || -z ${created:-} ]] || delete || true; }
+clean_up() {
+  local code=$?
+  # Neither a second Ctrl-C nor a closed terminal may leave a slice running.
+  trap '' INT TERM HUP PIPE
+  set +e
+  if [[ $created && ! $keep ]] && ! tpu delete "$name" &&
+      [[ $(state MISSING) != MISSING ]]; then
+    say "The slice $name could not be deleted, and costs money. Delete it:"
+    dry_run=yes tpu delete "$name"
+    code=$((code ? code : 1))
+  fi
+  run rm -rf "$temp"
+  exit "$code"
+}
 
-parse "$@"
-root=$(cd "$(dirname "$0")" && pwd)
-trap clean_up EXIT
-trap 'exit 130' INT TERM
+main() {
+  ((BASH_VERSINFO[0] >= 5)) ||
+    fail "This is bash $BASH_VERSION; bash 5 is needed. Install it."
+  parse "$@"
+  if [[ $help ]]; then
+    sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    return
+  fi
+  check
+  [[ ! $dry_run ]] || exec 3>&1
 
-failures=0
-created=1
-prepare
-until on_workers "$(program)"; do
-  code=$?
-  case $(state) in
-    READY)
-      failures=$((failures + 1))
-      if ((failures > max_failures)); then
-        echo "Error: failed $failures times on a healthy slice." >&2
-        exit "$code"
-      fi ;;
-    *)  # Preempted, or gone.
-      delete || true
-      until prepare; do
-        delete || true
-        sleep "${RETRY_SECONDS:-60}"
-      done ;;
-  esac
-done
+  trap clean_up EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  pack
+  claim
+  distil
+}
+
+main "$@"

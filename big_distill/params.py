@@ -1,6 +1,7 @@
 """Parameter trees by name: npz files, merging, and what does not match."""
 
 import io
+import zipfile
 
 from clu import parameter_overview
 from etils import epath
@@ -22,16 +23,31 @@ def unflatten(flat):
 
 def load_npz(path):
   """{name: array} of an npz file; bfloat16, which npz forgets, is restored."""
-  path = epath.Path(path)
-  if not path.exists():
-    raise ValueError(f'There is no checkpoint {path}.')
+  content = _read(path)
+  # What is no zip, np.load takes for a pickle and advises to trust.
+  if not zipfile.is_zipfile(io.BytesIO(content)):
+    raise ValueError(f'{path} is not an npz file, or not a whole one.')
   try:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-      flat = {name: file[name] for name in file.files}
-  except (ValueError, OSError, EOFError) as error:
-    raise ValueError(f'{path} is not an npz file: {error}') from error
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+      flat = {name: np.asarray(file[name]) for name in file.files}
+  except Exception as error:  # A bad zip raises BadZipFile, zlib.error, ...
+    raise ValueError(f'{path} is a damaged npz file: {_line(error)}') from error
   return {name: value.view(ml_dtypes.bfloat16) if value.dtype.str == '|V2'
           else value for name, value in flat.items()}
+
+
+def _read(path):
+  try:
+    path = epath.Path(path)
+    if path.exists():
+      return path.read_bytes()
+  except Exception as error:  # Each kind of storage has errors of its own.
+    raise ValueError(f'{path} cannot be read: {_line(error)}') from error
+  raise ValueError(f'There is no checkpoint {path}.')
+
+
+def _line(error):
+  return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
 def save_npz(path, flat):
@@ -41,7 +57,7 @@ def save_npz(path, flat):
   np.savez(buffer, **{name: np.asarray(leaf) for name, leaf in flat.items()})
   partial = path.with_name(path.name + '.partial')
   partial.write_bytes(buffer.getvalue())
-  partial.rename(path)
+  partial.replace(path)
 
 
 def mismatches(given, wanted):

@@ -40,6 +40,7 @@ def create(*, size, seed=0, **kwargs):
 
 def path_of(name):
   """The file behind a published name; anything else is itself a path."""
+  name = str(name)
   published = {}
   for family in _families().values():
     published.update(family.PUBLISHED)
@@ -65,19 +66,25 @@ def load(file):
       model = build(name, **kwargs)
       _check(model, ours, file)
       return model, params_lib.unflatten(ours)
-  some = ', '.join(sorted(flat)[:3])
+  first = ', '.join(sorted(flat)[:3]) or 'none'
   raise ValueError(f'{file} holds no model of a known family '
-                   f'({", ".join(_families())}); its names begin {some}.')
+                   f'({", ".join(_families())}); its first names: {first}.')
+
+
+def layouts(params):
+  """{name: our flat params -> theirs}, the layouts these can be saved in."""
+  flat = params_lib.flatten(params)
+  for family in _families().values():
+    if family.recognise(flat):
+      return family.LAYOUTS
+  return {'big_vision': dict}
 
 
 def save(file, params, layout='big_vision'):
   """Writes params in a layout that `load` and the field's tools read."""
-  for family in _families().values():
-    flat = params_lib.flatten(params)
-    if family.recognise(flat):
-      registry.check('layout', layout, family.LAYOUTS)
-      return params_lib.save_npz(file, family.LAYOUTS[layout](flat))
-  raise ValueError('These parameters belong to no family of weights/.')
+  known = layouts(params)
+  registry.check('layout', layout, known)
+  params_lib.save_npz(file, known[layout](params_lib.flatten(params)))
 
 
 def init_from(params, file, head='keep'):

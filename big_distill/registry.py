@@ -28,8 +28,9 @@ def load(folder, name):
 
 def bind(function, **options):
   """partial(function, **options), refusing options it does not have."""
-  takes = [p.name for p in inspect.signature(function).parameters.values()
-           if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-  for option in options:
-    check(f'option of {function.__name__}', option, takes)
+  parameters = inspect.signature(function).parameters.values()
+  takes = [p.name for p in parameters]
+  if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+    for option in options:
+      check(f'option of {function.__name__}', option, takes)
   return functools.partial(function, **options)

@@ -79,15 +79,21 @@ def set_stage(config, data):
   config = {**config}
   for key in config:
     registry.check('config key', key, KEYS)
-  seed, batch_size = config.get('seed', 0), config['batch_size']
-  load = functools.cache(lambda *items: data.load(**dict(items)))
-  source = load(*config['data'].items())
-  mode = views.mode(config['mode'])
-  cast = _cast(config, mode, source)
 
+  # What is cheap to check comes before what is slow to load.
+  seed, batch_size = config.get('seed', 0), config['batch_size']
+  mode = views.mode(config['mode'])
   mix = registry.bind(steps.mixup, **config.get('mixup', {}))
   group = mix.keywords.get('group', 8) if mode.mixup else 1
   parallel.check_batch(batch_size, group)
+  loss = losses.make(**config.get('loss', {}))
+  host = (jax.process_index(), jax.process_count())
+  crops = {**config.get('crops', {}), 'host': host}
+  train_batches = registry.bind(data.train_batches, **crops)
+  eval_batches = registry.bind(data.eval_batches, **crops)
+  load = functools.cache(
+      lambda *options: registry.bind(data.load, **dict(options))())
+  source = load(*config['data'].items())
 
   durations = Durations(batch_size, source.num_examples)
   total = durations.pop(config, 'total')
@@ -95,33 +101,33 @@ def set_stage(config, data):
   log_every = durations.pop(config, 'log', default=max(total // 100, 1))
   saving = {**config.get('checkpoints', {})}
   save_every = durations.pop(saving, 'every', default=0)
+  open_checkpoints = registry.bind(checkpoint.Checkpoints, **saving)
   optimizer = {**config['optim']}
   warmup = durations.pop(optimizer, 'warmup', default=0)
   tx, lr = optim.make(total, warmup=warmup, **optimizer)
+  exams = [_exam(name, section, config, load, durations)
+           for name, section in config.get('evals', {}).items()]
 
+  cast = _cast(config, mode, source)
+  layout = config.get('layout', 'big_vision')
+  registry.check('layout', layout, pretrained.layouts(cast.params))
   lesson = steps.Lesson(
       functools.partial(cast.answer, train=True), cast.sees,
-      tuple(cast.teachers), tx, lr, cast.num_classes,
-      loss=losses.make(**config.get('loss', {})),
-      combine=config.get('combine', 'logits'), mix=mix if mode.mixup else None,
-      seed=seed, labelled=len(source.classes) == cast.num_classes)
-
-  crops = config.get('crops', {})
+      tuple(cast.teachers), tx, lr, cast.num_classes, loss,
+      config.get('combine', 'logits'), mix if mode.mixup else None, seed,
+      labelled=len(source.classes) == cast.num_classes)
   shown = {cast.sees, *(teacher.sees for teacher in cast.models)}
-  host = (jax.process_index(), jax.process_count())
   batches = functools.partial(
-      data.train_batches, source, sorted(shown, key=str), batch_size, seed,
-      stop=total, host=host, **crops)
+      train_batches, source, sorted(shown, key=str), batch_size, seed,
+      stop=total)
 
   return Stage(
-      cast=cast, mode=mode, source=source,
-      state=steps.init_state(cast.params, tx),
-      lesson=lesson, step=parallel.pmap(lesson.step, donate=(0,)),
-      batches=batches,
-      evaluate=_evaluations(config, cast, load, data, durations),
-      open_checkpoints=registry.bind(checkpoint.Checkpoints, **saving),
-      batch_size=batch_size, total=total, log_every=log_every,
-      save_every=save_every, layout=config.get('layout', 'big_vision'))
+      cast, mode, source, steps.init_state(cast.params, tx), lesson,
+      step=parallel.pmap(lesson.step, donate=(0,)), batches=batches,
+      evaluate=_evaluation(exams, cast, lesson.combine, total, functools.partial(
+          eval_batches, batch_size=batch_size, seed=seed)),
+      open_checkpoints=open_checkpoints, batch_size=batch_size, total=total,
+      log_every=log_every, save_every=save_every, layout=layout)
 
 
 def _cast(config, mode, source):
@@ -130,6 +136,7 @@ def _cast(config, mode, source):
     raise ValueError(f'{mode}: a mean over {mode.votes} votes is a recorded '
                      'answer, and there is no recording to teach from.')
   section = {**config['student']}
+  init, head = section.pop('init', None), section.pop('head', 'keep')
   size = section.pop('size', None)
   if size is None:
     raise ValueError('The student does not say the size of its images: set '
@@ -143,7 +150,6 @@ def _cast(config, mode, source):
   combine = config.get('combine', 'logits')
   teaching.check(teachers, combine, classes, source)
 
-  init, head = section.pop('init', None), section.pop('head', 'keep')
   student, params = pretrained.create(
       size=size, num_classes=classes, seed=config.get('seed', 0), **section)
   if init:
@@ -155,51 +161,59 @@ def _cast(config, mode, source):
   return Cast(student, params, size, sees, teachers)
 
 
-def _evaluations(config, cast, load, data, durations):
+class Exam(NamedTuple):
+  """An evaluator, what it is run on, and how often."""
+  name: str
+  evaluator: Any
+  source: Any
+  view: views.View
+  every: int
+
+
+def _exam(name, section, config, load, durations):
+  """An Exam, from a section of config.evals."""
+  section = {**section}
+  every = durations.pop(section, 'every', default=0)
+  view = views.View.parse(section.pop('view', 'central'))
+  options = {**config['data'], **section.pop('data', {})}
+  evaluator = registry.load('evaluators', section.pop('type')).Evaluator
+  evaluator = registry.bind(evaluator, **section)()
+  return Exam(name, evaluator, load(*options.items()), view, every)
+
+
+def _evaluation(exams, cast, combine, total, eval_batches):
   """-> (step, student params, teachers' params) -> metrics due at that step.
 
   Every evaluator runs before the first step, every so often, and at the end.
   """
-  combine = config.get('combine', 'logits')
-  runs = []
-  for name, section in config.get('evals', {}).items():
-    section = {**section}
-    every = durations.pop(section, 'every', default=0)
-    source = load(*{**config['data'], **section.pop('data', {})}.items())
-    view = views.View.parse(section.pop('view', 'central'))
-    kind = section.pop('type')
-    evaluator = registry.bind(
-        registry.load('evaluators', kind).Evaluator, **section)()
-
-    classes = len(source.classes)
-    if evaluator.labelled and classes != cast.num_classes:
-      raise ValueError(f'{kind} {name!r} needs labels of {cast.num_classes} '
-                       f'classes; {source.title} has {classes or "none"}.')
-    if 'teacher' in evaluator.needs and not cast.models:
-      raise ValueError(f'{kind} {name!r} needs a teacher that is a model.')
-
-    teachers = [teacher._replace(sees=view.at(teacher.size))
-                for teacher in cast.models if 'teacher' in evaluator.needs]
-    sees = view.at(cast.size) if 'student' in evaluator.needs else None
-    shown = {teacher.sees for teacher in teachers} | ({sees} - {None})
-    batches = functools.partial(
-        data.eval_batches, source, sorted(shown, key=str),
-        section.get('batch_size', config['batch_size']), config.get('seed', 0),
-        host=(jax.process_index(), jax.process_count()),
-        **config.get('crops', {}))
-    run = evaluate.make(evaluator, steps.make_eval_step(
-        cast.answer, sees, teachers, combine))
-    runs.append((name, every, bool(teachers), run, batches))
-
   models = [i for i, teacher in enumerate(cast.teachers) if teacher.size]
+  runs = []
+  for exam in exams:
+    needs, classes = exam.evaluator.needs, len(exam.source.classes)
+    if exam.evaluator.labelled and classes != cast.num_classes:
+      raise ValueError(
+          f'The evaluation {exam.name!r} needs labels of {cast.num_classes} '
+          f'classes; {exam.source.title} has {classes or "none"}.')
+    if 'teacher' in needs and not models:
+      raise ValueError(f'The evaluation {exam.name!r} needs a teacher that is '
+                       'a model.')
+    sees = exam.view.at(cast.size) if 'student' in needs else None
+    teachers = [teacher._replace(sees=exam.view.at(teacher.size))
+                for teacher in cast.models if 'teacher' in needs]
+    shown = {teacher.sees for teacher in teachers} | ({sees} - {None})
+    runs.append((
+        exam, bool(teachers), functools.partial(
+            eval_batches, exam.source, sorted(shown, key=str)),
+        evaluate.make(exam.evaluator, steps.make_eval_step(
+            cast.answer, sees, teachers, combine))))
 
   def evaluate_due(step, params, teacher_params):
     metrics = {}
-    for name, every, taught, run, batches in runs:
-      if step == 0 or due(step, every, durations.total):
+    for exam, taught, batches, run in runs:
+      if step == 0 or due(step, exam.every, total):
         shown = [teacher_params[i] for i in models] if taught else []
         for metric, value in run(params, shown, batches()).items():
-          metrics[f'{name}/{metric}'] = value
+          metrics[f'{exam.name}/{metric}'] = value
     return metrics
 
   return evaluate_due

@@ -1,4 +1,10 @@
-"""The quickstart's teacher, from labels."""
+"""Trains the quickstart's teacher from labels, on the train split alone.
+
+  python -m big_distill.main --config=configs/quickstart_teacher.py --workdir=DIR
+
+Labels are a teacher like any other: their answer is the one-hot, mixed like the
+images, and the step is that of distillation.
+"""
 
 import ml_collections
 
@@ -6,20 +12,25 @@ from configs import common
 
 
 def get_config(arg=None):
-  arg = common.parse(arg, epochs=160, lr=0.003, wd=0.0003, mode='funmatch', tiny=False, width=0.75, size=48)
+  arg = common.parse(arg, epochs=160, mode='funmatch', tiny=False)
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.total_epochs = arg.epochs
   c.batch_size = 64
-  c.mode = arg.mode
-  c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded')
-  c.student = dict(family='bit', depth=(2, 2, 2), width=arg.width, size=arg.size)
-  c.teachers = dict(labels=dict(labels=True))
-  c.optim = dict(name='adam', lr=arg.lr, wd=arg.wd, warmup_percent=5)
-  c.evals = dict(student=dict(type='classification', data=dict(split='test'), every_percent=5),
-  )
-  c.checkpoints = dict(every_percent=10)
   c.log_percent = 1
-  if arg.tiny:
-    c = common.tiny(c)
-  return c
+  c.layout = 'big_vision'
+
+  c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded',
+                corrupt='stop')
+  c.mode = arg.mode
+  c.mixup = dict(group=8)
+  c.student = dict(family='bit', depth=(2, 2, 2), width=0.75, size=48,
+                   dtype='float32')
+  c.teachers = dict(labels=dict(labels=True))
+  c.loss = dict(name='kl', t=1.0, t2=True)
+  c.optim = dict(name='adam', lr=0.003, wd=3e-4, clip=1.0, warmup_percent=5)
+
+  c.evals = dict(student=dict(type='classification', data=dict(split='test'),
+                              every_percent=5))
+  c.checkpoints = dict(every_percent=10, keep=1, keep_every=0)
+  return common.tiny(c) if arg.tiny else c

@@ -30,10 +30,10 @@ WS_EPS = 1e-10  # Added to the variance, as big_transfer does (timm: 1e-8).
 
 
 def units(depth):
-  """Units per block, of a depth in UNITS or of an explicit list of four."""
-  if isinstance(depth, int):
+  """Units per block, of a depth in UNITS or listed, one number per block."""
+  if isinstance(depth, str) or not isinstance(depth, Sequence):
     if depth not in UNITS:
-      raise ValueError(f'BiT has no depth {depth}: give one of {list(UNITS)}, '
+      raise ValueError(f'BiT has no depth {depth!r}: give one of {list(UNITS)}, '
                        'or units per block such as (1, 1, 1, 1).')
     return UNITS[depth]
   depth = tuple(depth)
@@ -93,9 +93,13 @@ class GroupNorm(nn.Module):
       return jnp.broadcast_to(mean, moment.shape).reshape(b, c)
 
     wide = x.astype(jnp.float32)
+    # E[x^2] - E[x]^2 loses what is small beside the mean, so both are measured
+    # from the first pixel. The result does not depend on it: no gradient.
+    pixel = jax.lax.stop_gradient(over_group(wide[:, 0, 0]))
+    wide = wide - pixel[:, None, None]
     mean = over_group(jnp.mean(wide, axis=(1, 2)))
-    # E[x^2] - E[x]^2 may round to a small negative number.
     var = over_group(jnp.mean(jnp.square(wide), axis=(1, 2))) - jnp.square(mean)
+    # Rounding may leave the variance of nearly equal numbers below zero.
     a = scale[0, 0] * jax.lax.rsqrt(jnp.maximum(var, 0.) + GN_EPS)
     d = bias[0, 0] - mean * a
     return (wide * a[:, None, None] + d[:, None, None]).astype(x.dtype)

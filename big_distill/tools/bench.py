@@ -110,7 +110,7 @@ class Noise:
     label = rng.integers(0, len(source.classes), b, np.int32)
     return itertools.repeat({'label': label, 'views': images})
 
-  eval_batches = None  # A stage without evaluations does not ask.
+  eval_batches = train_batches  # Bound by a stage, though it evaluates nothing.
 
 
 def set_stage(config, classes):

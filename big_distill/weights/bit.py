@@ -68,8 +68,8 @@ def _from_big_transfer(name, leaf):
   ours = re.sub(r'(gamma|beta)$', lambda m: _NORM[m[1]], ours)
   if ours.endswith(('/scale', '/bias')) and not ours.startswith('head/'):
     leaf = leaf.reshape(1, 1, 1, -1)
-  if ours == 'head/kernel':
-    leaf = leaf.reshape(leaf.shape[-2:])
+  if ours == 'head/kernel' and leaf.shape[:-2] == (1, 1):
+    leaf = leaf[0, 0]
   return ours, leaf
 
 
@@ -109,6 +109,7 @@ def recognise(flat):
     if not units:
       break
     depth.append(units)
-  features = np.shape(flat['root_block/conv_root/kernel'])[-1]
-  return dict(depth=tuple(depth), width=features / 64,
-              num_classes=np.shape(flat['head/kernel'])[-1])
+  features, classes = (
+      np.atleast_1d(flat[name]).shape[-1]
+      for name in ('root_block/conv_root/kernel', 'head/kernel'))
+  return dict(depth=tuple(depth), width=features / 64, num_classes=classes)
