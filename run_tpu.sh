@@ -5,8 +5,8 @@
 #       --config=FILE.py[:ARGS] --workdir=gs://BUCKET/DIR [OPTIONS] [-- FLAGS]
 #
 #   ./run_tpu.sh --name=funmatch --zone=us-central2-b --type=v4-32 --spot \
-#       --version=tpu-ubuntu2204-base --config=configs/quickstart.py:epochs=300 \
-#       --workdir=gs://my-bucket/funmatch -- --config.batch_size=1024
+#       --version=tpu-ubuntu2204-base --workdir=gs://my-bucket/funmatch \
+#       --config=configs/quickstart.py:epochs=300 -- --config.batch_size=1024
 #
 #   --name          of the slice; it is created, and must not exist yet
 #   --zone          of Google Cloud, where the type is offered
@@ -51,22 +51,15 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Commands and news go to 3: run's own output may be captured.
 exec 3>&2
 
-# Images of slices bring Python 3.10, older than setup.py asks for; uv fetches a
-# newer one. Where the image's Python is the distribution's to manage, pip
-# installs nothing beside it unless told to.
+# An image may bring an older Python than setup.py asks for, and no venv; uv
+# fetches its own. Where Python is the distribution's to manage, pip installs
+# nothing beside it unless told to.
 readonly INSTALL="rm -rf big_distill && mkdir big_distill \
 && tar -xzf big_distill.tar.gz -C big_distill \
 && PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --user --quiet uv \
 && python3 -m uv venv --seed --allow-existing --python=3.11 big_distill_env \
 && cd big_distill \
 && ../big_distill_env/bin/python -m pip install --quiet -e '.[tpu]'"
-
-# A program outlives a lost connection, and holds the TPU. gcloud connects again
-# by itself, so it is the command that must make way for itself.
-# shellcheck disable=SC2016  # Expanded on the workers.
-readonly MAKE_WAY='pid=$(cat ../big_distill.pid 2>/dev/null || echo none); \
-while grep -qs big_distill.main /proc/$pid/cmdline; \
-do kill -9 $pid; sleep 1; done; echo $$ >../big_distill.pid'
 
 
 say() {
@@ -96,8 +89,8 @@ tpu() {  # VERB ARGUMENTS of gcloud compute tpus tpu-vm.
   local verb=$1
   shift
   # --quiet: at night nobody is there to answer a question.
-  run gcloud compute tpus tpu-vm "$verb" "--zone=$zone" \
-    ${project:+"--project=$project"} --quiet "$@"
+  run gcloud compute tpus tpu-vm "$verb" --quiet "--zone=$zone" \
+    ${project:+"--project=$project"} "$@"
 }
 
 
@@ -118,8 +111,8 @@ parse() {
     option=${option#--}
     if [[ $word != --* ]] ||
         ! is_one_of "$option" "$REQUIRED $OPTIONAL $SWITCHES"; then
-      fail "Unknown option $word. Allowed: $REQUIRED $OPTIONAL $SWITCHES, each" \
-        'with -- before it; flags of big_distill.main go after a lone --.'
+      fail "Unknown option $word. Allowed, each with -- before it: $REQUIRED" \
+        "$OPTIONAL $SWITCHES. Flags of big_distill.main go after a lone --."
     elif is_one_of "$option" "$SWITCHES"; then
       [[ $word != *=* ]] ||
         fail "$word: --$option takes no value. Give it as --$option, or not."
@@ -127,7 +120,8 @@ parse() {
     elif [[ $word == *=* ]]; then
       printf -v "$option" %s "${word#*=}"
     else
-      (($#)) || fail "$word has no value. Give one as $word=VALUE."
+      [[ $# -gt 0 && $1 != --* ]] ||
+        fail "$word has no value. Give one as $word=VALUE."
       printf -v "$option" %s "$1"
       shift
     fi
@@ -164,8 +158,8 @@ check() {  # Stops at what would otherwise fail on a slice, which costs money.
     fail "$root is no git checkout, so what to copy is unknown. Clone it."
   git -C "$root" --literal-pathspecs ls-files --error-unmatch -- \
       "${config%%:*}" &>/dev/null ||
-    fail "--config=$config: git does not track ${config%%:*}, so workers would" \
-      "lack it. Give a path from $root; if the file is new, git add it."
+    fail "--config=$config: git does not track ${config%%:*}, so workers" \
+      "would lack it. Give a path from $root; if it is new, git add it."
   [[ $dry_run ]] || command -v gcloud >/dev/null ||
     fail 'No gcloud on PATH. Install it from https://cloud.google.com/sdk, or' \
       'pass --dry_run.'
@@ -183,9 +177,12 @@ pack() {
 }
 
 state() {  # READY, PREEMPTED, ... or MISSING; in a dry run, what is expected.
-  local expected=$1
-  if tpu describe "$name" '--format=value(state)' 2>"${temp:?}/errors"; then
-    [[ ! $dry_run ]] || echo "$expected"
+  local ask=(describe "$name" '--format=value(state)')
+  if [[ $dry_run ]]; then
+    tpu "${ask[@]}"
+    echo "$1"
+  elif tpu "${ask[@]}" 2>"$temp/errors"; then
+    return
   elif grep -q NOT_FOUND "$temp/errors"; then
     echo MISSING
   else
@@ -246,13 +243,22 @@ install() {
     on_workers "$INSTALL"
 }
 
+# A program outlives a lost connection, and holds the TPU. gcloud connects again
+# by itself, so it is the command that must make way for itself.
+# shellcheck disable=SC2016  # Expanded on the workers.
+make_way() {
+  printf %s 'pid=$(cat ../big_distill.pid 2>/dev/null || echo none)' \
+    ' && while grep -qs big_distill.main "/proc/$pid/cmdline";' \
+    ' do kill -9 "$pid"; sleep 1; done && echo $$ >../big_distill.pid'
+}
+
 launch() {
   local program=(../big_distill_env/bin/python -m big_distill.main
     "--config=$config" "--workdir=$workdir" --distributed
-    ${program_flags[@]+"${program_flags[@]}"})
+    "${program_flags[@]}")
   [[ ! $data_dir ]] ||
     program=(env "TFDS_DATA_DIR=$data_dir" "${program[@]}")
-  on_workers "cd big_distill && $MAKE_WAY; exec $(quote "${program[@]}")"
+  on_workers "cd big_distill && $(make_way) && exec $(quote "${program[@]}")"
 }
 
 distil() {
@@ -271,7 +277,8 @@ distil() {
     elif ((code == 0)); then
       return
     else
-      say "Exit code $code: failure $((++failures)) of $max_failures."
+      failures=$((failures + 1))
+      say "Exit code $code: failure $failures of $max_failures."
       ((failures < max_failures)) || exit "$code"
     fi
   done
@@ -282,6 +289,8 @@ clean_up() {
   # Neither a second Ctrl-C nor a closed terminal may leave a slice running.
   trap '' INT TERM HUP PIPE
   set +e
+  # Ctrl-C ends a tee behind this script too; gcloud must not mind.
+  say 'Cleaning up.' || exec >/dev/null 2>&1 3>&1
   if [[ $created && ! $keep ]] && ! tpu delete "$name" &&
       [[ $(state MISSING) != MISSING ]]; then
     say "The slice $name could not be deleted, and costs money. Delete it:"
@@ -306,6 +315,7 @@ main() {
   trap clean_up EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
+  trap 'exit 141' PIPE
   trap 'exit 143' TERM
   pack
   claim

@@ -44,7 +44,6 @@ def path_of(name):
   published = {}
   for family in _families().values():
     published.update(family.PUBLISHED)
-  name = str(name)
   if name in published:
     return published[name]
   if '/' not in name and not name.endswith('.npz'):
@@ -101,7 +100,8 @@ def init_from(params, file, head='keep'):
                 for name in is_head & given.keys())
   if head == 'drop' or (head == 'reshape' and differs):
     given |= {name: wanted[name] for name in is_head}
-  params_lib.check_match(given, wanted, f'The checkpoint {file}')
+  params_lib.check_match(given, wanted, f'The checkpoint {file} with '
+                         f'head={head!r} (of {", ".join(HEADS)})')
   return params_lib.unflatten({name: given[name].astype(leaf.dtype)
                                for name, leaf in wanted.items()})
 

@@ -1,4 +1,4 @@
-"""The bench runs where TensorFlow is not, and counts what a hand counts."""
+"""The bench runs where TensorFlow is not, and measures the step of training."""
 
 import csv
 import subprocess
@@ -8,31 +8,98 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from big_distill import parallel
 from big_distill import report
+from big_distill import stage as stage_lib
+from big_distill.tools import bench
+
+PARTS = ['teacher forward', 'student forward + backward', 'optimizer',
+         'whole step', 'input']
 
 
-def test_bench_measures_every_part_without_tensorflow(tmp_path):
-  path = tmp_path / 'rows.csv'
-  flags = ['--depth=1,1', '--width=0.125', '--size=16', '--batch=32',
-           '--classes=5', '--repeats=2', f'--csv={path}']
+def run(*flags):
+  """Runs the command where TensorFlow cannot be imported."""
   code = ('import runpy, sys\n'
           "for name in ('tensorflow', 'tensorflow_datasets'):\n"
           '  sys.modules[name] = None\n'
           f"sys.argv = ['bench', *{flags}]\n"
           "runpy.run_module('big_distill.tools.bench', run_name='__main__')\n")
-  shown = subprocess.run([sys.executable, '-c', code], check=True, text=True,
-                         capture_output=True).stdout
+  return subprocess.run([sys.executable, '-c', code], check=False, text=True,
+                        capture_output=True)
+
+
+def test_bench_measures_every_part_without_tensorflow(tmp_path):
+  path = tmp_path / 'rows.csv'
+  ran = run('--depth=1,1', '--width=0.125', '--size=16', '--batch=32',
+            '--classes=5', '--repeats=2', '--steps=2', f'--csv={path}')
+  assert ran.returncode == 0, ran.stderr
+  assert all(part in ran.stdout for part in PARTS)
+  assert max(map(len, ran.stdout.splitlines())) <= 100
   with open(path) as file:
     rows = {row['part']: row for row in csv.DictReader(file)}
-  parts = ['teacher forward', 'student forward + backward', 'optimizer',
-           'whole step', 'input']
-  assert list(rows) == parts
-  assert all(part in shown for part in parts)
-  for part in parts[:-1]:
-    assert float(rows[part]['ms']) > 0 and rows[part]['jax'] == jax.__version__
+  assert list(rows) == PARTS
+  for row in rows.values():
+    assert row['jax'] == jax.__version__ and row['batch'] == '32'
+    for column in ('date', 'device', 'devices', 'cpus', 'python', 'jaxlib',
+                   'flax', 'student', 'teachers'):
+      assert row[column]
+  for part in PARTS[:-1]:
+    assert float(rows[part]['ms']) > 0 and float(rows[part]['first_s']) > 0
   assert float(rows['whole step']['share']) == 1.
-  assert 'no tensorflow' in rows['input']['note']
+  assert 'no tensorflow' in rows['input']['note'] and not rows['input']['ms']
+
+
+@pytest.mark.parametrize('flag, message', [
+    ('--depth=deep', "The depth 'deep' is neither a number"),
+    ('--repeats=0', 'repeats=0'),
+    ('--config=configs/nowhere.py', 'configs/nowhere.py')])
+def test_a_bad_flag_gets_one_line(flag, message):
+  ran = run(flag)
+  assert ran.returncode and not ran.stdout
+  line, = ran.stderr.strip().splitlines()
+  assert line.startswith('Error: ') and message in line
+
+
+def test_the_parts_in_sequence_are_the_whole_step():
+  model = dict(depth=(1, 1), width=0.125)
+  stage = stage_lib.set_stage(dict(
+      data={}, mode='funmatch', batch_size=32, total_steps=10,
+      student=dict(size=16, **model),
+      teachers=dict(big=dict(random=model, size=24)),
+      optim=dict(name='sgd', lr=0.1, wd=1e-3)), bench.Noise(5))
+  teach, learn, update = bench.parts(stage.lesson)
+  teachers = parallel.replicate(stage.cast.teacher_params)
+  teachers = jax.tree.map(lambda x: x + 0.1, teachers)  # They begin at zero.
+  batch = parallel.split(next(stage.batches(0)))
+  whole, state = (parallel.replicate(stage.state) for _ in range(2))
+  for _ in range(2):
+    whole, _ = stage.step(whole, teachers, batch)
+    target = teach(state.step, teachers, batch)
+    _, grads = learn(state.step, state.params, target, batch)
+    state = update(state, grads)
+  whole, state = parallel.first(whole), parallel.first(state)
+  assert int(whole.step) == int(state.step) == 2
+  moved = 0.
+  for a, b, start in zip(*map(jax.tree.leaves, (
+      whole.params, state.params, stage.state.params))):
+    # Compiled apart, sums are in another order: float32 noise, no more.
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    moved = max(moved, np.abs(a - start).max())
+  assert moved > 1e-3
+
+
+def test_noise_is_what_the_pipeline_yields():
+  shown = [bench.views.View.parse(view) for view in
+           ('central@8', 'inception#both@12')]
+  noise = bench.Noise(5)
+  batch = next(noise.train_batches(noise.load(), shown, 6, 0, 0, 1,
+                                   host=(1, 2)))
+  assert batch['label'].shape == (3,) and batch['label'].dtype == np.int32
+  assert {view: (x.shape, x.dtype.name) for view, x in batch['views'].items()
+          } == {'central@8': ((3, 8, 8, 3), 'uint8'),
+                'inception#both@12': ((3, 12, 12, 3), 'uint8')}
 
 
 def test_flops_are_two_per_multiply_add():

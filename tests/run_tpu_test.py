@@ -1,133 +1,472 @@
-"""run_tpu.sh against a gcloud that writes down what it is told."""
+"""run_tpu.sh against a gcloud that simulates one slice of one worker.
+
+The simulated slice is a file with its state; its worker is a folder, in which
+what run_tpu.sh sends over ssh really runs, with a python3 that records its
+arguments. What the program does is told beforehand, launch by launch.
+"""
 
 import json
 import os
 import pathlib
-import stat
+import re
+import shlex
+import shutil
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'run_tpu.sh'
-FLAGS = ['--name=a', '--zone=z', '--type=v3-32', '--workdir=gs://b/r',
-         '--config=configs/x.py:a=1,b=2']
+CONFIG = 'configs/a b.py:mode=same/rc,sizes=(1, 2)'
+NEEDED = ['--name=tpu', '--zone=z', '--type=v4-8', '--version=v',
+          f'--config={CONFIG}', '--workdir=gs://bucket/run 1']
 
-# Verbs are logged. A launch fails as often as `codes` has numbers, with those;
-# `states` are what the slice is found in then. Its shell has a python of ours.
-GCLOUD = r'''#!/usr/bin/env python3
-import json, os, pathlib, subprocess, sys
-here = pathlib.Path(os.environ['FAKE'])
-args = sys.argv[4:]
-with open(here / 'log', 'a') as log:
-  log.write(json.dumps(args) + '\n')
-def pop(name):
-  path = here / name
-  items = path.read_text().split() if path.exists() else []
-  path.write_text(' '.join(items[1:]))
-  return items[0] if items else None
-if args[0] == 'describe':
-  print(pop('states') or 'READY')
-command = next((a[10:] for a in args if a.startswith('--command=')), '')
-if 'big_distill.main' in command:
-  (here / 'home/big_distill').mkdir(parents=True, exist_ok=True)
-  subprocess.run(['bash', '-c', command], cwd=here / 'home', check=True)
-  sys.exit(int(pop('codes') or 0))
+GCLOUD = f'#!{sys.executable} -IS' + r'''
+import json, os, pathlib, shutil, subprocess, sys, time
+
+home = pathlib.Path(os.environ['SIMULATION'])
+slice_, plan = home / 'state', home / 'plan.json'
+verb, args = sys.argv[4], sys.argv[5:]
+
+
+def next_planned(verb):
+  todo = json.loads(plan.read_text())
+  outcome = todo.get(verb) and todo[verb].pop(0)
+  plan.write_text(json.dumps(todo))
+  return outcome
+
+
+with open(home / 'calls', 'a') as file:
+  file.write(json.dumps(['gcloud', *sys.argv[1:]]) + '\n')
+if code := next_planned(verb):
+  sys.exit(code)
+if verb == 'create':
+  assert not slice_.exists()
+  slice_.write_text('READY')
+  (home / 'worker').mkdir()
+elif not slice_.exists():
+  sys.exit("ERROR: NOT_FOUND: Resource 'tpu' was not found")
+elif verb == 'delete':
+  slice_.unlink()
+  shutil.rmtree(home / 'worker', ignore_errors=True)
+elif verb == 'describe':
+  print(next_planned('state') or slice_.read_text())
+elif slice_.read_text() != 'READY':
+  sys.exit('ERROR: This TPU has a terminal state')
+elif verb == 'scp':
+  source, destination = [arg for arg in args if not arg.startswith('--')]
+  shutil.copy(source, home / 'worker' / destination.partition(':')[2])
+elif verb == 'ssh':
+  command = args[-1].removeprefix('--command=')
+  sys.exit(subprocess.run(['bash', '-c', command], cwd=home / 'worker',
+                          stdin=subprocess.DEVNULL).returncode)
 '''
-PYTHON = r'''#!/usr/bin/env python3
-import json, os, pathlib, sys
-with open(pathlib.Path(os.environ['FAKE']) / 'python', 'a') as log:
-  log.write(json.dumps([sys.argv[1:], os.environ.get('TFDS_DATA_DIR')]) + '\n')
+
+PYTHON = f'#!{sys.executable} -IS' + r'''
+import json, os, pathlib, shutil, sys, time
+
+home = pathlib.Path(os.environ['SIMULATION'])
+slice_, plan = home / 'state', home / 'plan.json'
+if sys.argv[1:4] == ['-m', 'uv', 'venv']:
+  bin_ = pathlib.Path(sys.argv[-1]) / 'bin'
+  bin_.mkdir(parents=True, exist_ok=True)
+  shutil.copy(__file__, bin_ / 'python')
+elif sys.argv[2] == 'big_distill.main':
+  todo = json.loads(plan.read_text())
+  outcome = todo.get('program') and todo['program'].pop(0)
+  plan.write_text(json.dumps(todo))
+  with open(home / 'programs', 'a') as file:
+    file.write(json.dumps(dict(
+        argv=sys.argv[1:], data_dir=os.environ.get('TFDS_DATA_DIR'),
+        files=sorted(str(path) for path in pathlib.Path('.').rglob('*')
+                     if path.is_file()))) + '\n')
+  if outcome == 'hang':
+    time.sleep(60)
+  elif isinstance(outcome, list):  # [the slice's new state, exit code]
+    state, code = outcome
+    slice_.write_text(state) if state else slice_.unlink()
+    sys.exit(code)
+  else:
+    sys.exit(outcome or 0)
 '''
 
 
-def write(path, text):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text)
-  path.chmod(path.stat().st_mode | stat.S_IXUSR)
+class Simulation:
+  """A checkout with run_tpu.sh, and a cloud with at most one slice."""
+
+  def __init__(self, folder):
+    self.folder, self.checkout = folder, folder / 'check out'
+    self.bin = folder / 'bin'
+    for path in (self.bin, self.checkout / 'configs', folder / 'tmp'):
+      path.mkdir(parents=True)
+    for name, text in (('gcloud', GCLOUD), ('python3', PYTHON)):
+      (self.bin / name).write_text(text)
+      (self.bin / name).chmod(0o755)
+    shutil.copy(SCRIPT, self.checkout)
+    (self.checkout / 'configs/a b.py').write_text('committed')
+    for command in ('init -q', 'add .'):
+      subprocess.run(['git', *command.split()], cwd=self.checkout, check=True)
+
+  def start(self, *args, plan=None, needed=NEEDED, path=None):
+    """Starts run_tpu.sh; `plan` is {verb or 'program' or 'state': outcomes}."""
+    (self.folder / 'plan.json').write_text(json.dumps(plan or {}))
+    env = dict(os.environ, SIMULATION=str(self.folder),
+               TMPDIR=str(self.folder / 'tmp'),
+               PATH=path or f'{self.bin}:{os.environ["PATH"]}')
+    env.pop('TFDS_DATA_DIR', None)
+    return subprocess.Popen(
+        [self.checkout / 'run_tpu.sh', *needed, '--pause=0', *args], env=env,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True)
+
+  def run(self, *args, **kwargs):
+    """(exit code, stdout, stderr) of run_tpu.sh, run to its end."""
+    process = self.start(*args, **kwargs)
+    try:
+      out, err = process.communicate(timeout=30)
+    finally:
+      if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
+
+  def _rows(self, name):
+    path = self.folder / name
+    return [*map(json.loads, path.read_text().splitlines())] if (
+        path.exists()) else []
+
+  @property
+  def calls(self):
+    """The argv of each call of gcloud."""
+    return self._rows('calls')
+
+  @property
+  def verbs(self):
+    """What was done to the slice; looking at its state left out."""
+    return ' '.join(call[4] for call in self.calls if call[4] != 'describe')
+
+  @property
+  def programs(self):
+    """{'argv', 'data_dir', 'files'} of each launch of big_distill.main."""
+    return self._rows('programs')
+
+  @property
+  def slice(self):
+    path = self.folder / 'state'
+    return path.read_text() if path.exists() else None
 
 
-def run(tmp_path, *flags, codes='', states=''):
-  """(exit code, output, gcloud's calls, the program's calls)."""
-  write(tmp_path / 'bin/gcloud', GCLOUD)
-  write(tmp_path / 'home/venv/bin/python', PYTHON)
-  (tmp_path / 'codes').write_text(codes)
-  (tmp_path / 'states').write_text(states)
-  env = os.environ | {'FAKE': str(tmp_path), 'RETRY_SECONDS': '0',
-                      'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}'}
-  done = subprocess.run([SCRIPT, *flags], env=env, text=True, check=False,
-                        capture_output=True)
-
-  def read(name):
-    path = tmp_path / name
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-  return (done.returncode, done.stdout + done.stderr, read('log'),
-          read('python'))
+@pytest.fixture
+def cloud(tmp_path):
+  return Simulation(tmp_path)
 
 
-def verbs(calls):
-  return [call[0] for call in calls]
+def commands(text):
+  """The argv of each line, with the name of the temporary folder left out."""
+  return [[re.sub(r'tmp\.\w+', 'TMP', word) for word in shlex.split(line)]
+          for line in text.splitlines() if not line.startswith('run_tpu.sh: ')]
 
 
-def test_an_undisturbed_run_creates_installs_trains_and_deletes(tmp_path):
-  code, _, calls, program = run(tmp_path, *FLAGS)
+def test_creates_copies_installs_launches_and_deletes_in_this_order(cloud):
+  code, _, err = cloud.run('--project=p', '--spot')
+  assert code == 0, err
+  assert cloud.verbs == 'create scp ssh ssh delete'
+  assert cloud.slice is None
+  create, copy, install, launch = (
+      call for call in cloud.calls if call[4] in ('create', 'scp', 'ssh'))
+  assert {'tpu', '--accelerator-type=v4-8', '--version=v', '--spot'} <= {
+      *create}
+  for call in (copy, install, launch):
+    assert '--worker=all' in call
+  for call in cloud.calls:
+    assert call[:4] == 'gcloud compute tpus tpu-vm'.split()
+    assert {'--zone=z', '--project=p', '--quiet'} <= {*call}
+
+
+def test_dry_run_prints_what_a_run_executes_and_executes_nothing(cloud):
+  args = ['--data_dir=gs://b/my data', '--', "--config.title=it's $HOME; #1"]
+  code, out, err = cloud.run('--dry_run', *args)
+  assert (code, err, cloud.calls) == (0, '', [])
+  assert not any((cloud.folder / 'tmp').iterdir())
+
+  code, _, err = cloud.run(*args)
   assert code == 0
-  assert verbs(calls) == ['create', 'scp', 'ssh', 'ssh', 'delete']
-  assert '--worker=all' in calls[3] and '--zone=z' in calls[3]
-  assert program == [[['-m', 'big_distill.main', FLAGS[4], FLAGS[3],
-                       '--distributed'], None]]
+  assert commands(out) == commands(err)
+  assert [c for c in commands(out) if c[0] == 'gcloud'] == [
+      [re.sub(r'tmp\.\w+', 'TMP', word) for word in c] for c in cloud.calls]
 
 
-def test_dry_run_prints_the_commands_and_runs_none(tmp_path):
-  code, out, calls, program = run(tmp_path, *FLAGS, '--dry_run')
-  assert code == 0 and not calls and not program
-  shown = [line.split()[4] for line in out.splitlines()
-           if line.startswith('gcloud')]
-  assert shown == ['create', 'scp', 'ssh', 'ssh', 'delete']
+def test_pasting_a_dry_run_into_a_shell_is_a_run(cloud):
+  args = ['--data_dir=gs://b/my data', '--', "--config.title=it's $HOME; #1"]
+  _, out, _ = cloud.run('--dry_run', *args)
+  env = dict(os.environ, SIMULATION=str(cloud.folder),
+             PATH=f'{cloud.bin}:{os.environ["PATH"]}')
+  subprocess.run(['bash', '-c', out], env=env, check=True, capture_output=True)
+  cloud.run(*args)
+  pasted, ran = cloud.programs
+  assert pasted == ran
 
 
-def test_arguments_reach_the_program_word_for_word(tmp_path):
-  flag = '--config.note=two words, "quoted" $HOME'
-  _, _, _, program = run(tmp_path, *FLAGS, '--data_dir=gs://b/t f', '--', flag)
-  assert program[0][0][-1] == flag
-  assert program[0][1] == 'gs://b/t f'
+def test_dry_run_needs_no_gcloud(cloud):
+  tools = cloud.folder / 'tools'
+  tools.mkdir()
+  for tool in ('bash', 'env', 'dirname', 'git', 'mktemp'):
+    (tools / tool).symlink_to(shutil.which(tool))
+  code, out, err = cloud.run('--dry_run', path=str(tools))
+  assert (code, err) == (0, '')
+  assert 'gcloud compute tpus tpu-vm create' in out
+  code, _, err = cloud.run(path=str(tools))
+  assert code == 2 and 'No gcloud on PATH' in err
 
 
-@pytest.mark.parametrize('state', ['PREEMPTED', 'TERMINATED', 'MISSING'])
-def test_after_a_preemption_the_same_command_runs_on_a_new_slice(
-    tmp_path, state):
-  code, _, calls, program = run(tmp_path, *FLAGS, codes='255', states=state)
+def test_arguments_reach_the_program_as_they_were_given(cloud):
+  flags = ['--config.title=two  spaces', "--config.note=it's", '--config.x=',
+           '--config.loss.name="kl"', '--config.glob=*', '--config.home=~$HOME',
+           '--config.pair=(1, 2)', '--config.lines=a\nb', '--', '--keep']
+  code, _, err = cloud.run('--data_dir=gs://b/my data', '--', *flags)
+  assert code == 0, err
+  program, = cloud.programs
+  assert program['argv'] == [
+      '-m', 'big_distill.main', f'--config={CONFIG}',
+      '--workdir=gs://bucket/run 1', '--distributed', *flags]
+  assert program['data_dir'] == 'gs://b/my data'
+
+
+def test_without_data_dir_tfds_finds_its_own(cloud):
+  cloud.run()
+  assert cloud.programs[0]['data_dir'] is None
+
+
+def test_an_option_and_its_value_may_be_two_words(cloud):
+  words = [word for arg in NEEDED for word in arg.split('=', 1)]
+  cloud.run()
+  cloud.run(needed=words)
+  one, two = cloud.programs
+  assert one == two
+
+
+def test_workers_run_what_git_tracks_as_it_is_in_the_working_tree(cloud):
+  (cloud.checkout / 'configs/a b.py').write_text('edited since')
+  (cloud.checkout / 'secret').write_text('not tracked')
+  code, _, _ = cloud.run('--keep')
   assert code == 0
-  assert verbs(calls) == ['create', 'scp', 'ssh', 'ssh', 'describe', 'delete',
-                          'create', 'scp', 'ssh', 'ssh', 'delete']
-  assert program[0] == program[1]
+  assert cloud.programs[0]['files'] == ['configs/a b.py', 'run_tpu.sh']
+  copied = cloud.folder / 'worker/big_distill/configs/a b.py'
+  assert copied.read_text() == 'edited since'
 
 
-def test_a_failing_program_is_given_up_and_its_slice_deleted(tmp_path):
-  code, out, calls, program = run(tmp_path, *FLAGS, '--max_failures=2',
-                                  codes='7 7 7 7 7')
-  assert code == 7 and 'failed 3 times' in out
-  assert len(program) == 3 and verbs(calls)[-1] == 'delete'
-  assert verbs(calls).count('create') == 1
+@pytest.mark.parametrize('state', ['PREEMPTED', 'TERMINATED', None])
+@pytest.mark.parametrize('code', [255, 0])
+def test_preemption_recreates_and_relaunches_the_same_command(
+    cloud, state, code):
+  # Exit code 0: the program was told in time, saved, and left.
+  plan = {'program': [[state, code], [state, code]]}
+  code, _, err = cloud.run('--max_failures=1', '--', '--config.a=b c',
+                           plan=plan)
+  assert code == 0, err
+  once = 'create scp ssh ssh delete'
+  assert cloud.verbs == ' '.join([once] * 3)
+  launches = [call for call in cloud.calls if 'main' in call[-1]]
+  assert len(launches) == 3
+  assert launches[0] == launches[1] == launches[2]
+  first, second, third = cloud.programs
+  assert first == second == third
+  assert cloud.slice is None
 
 
-def test_keep_keeps_the_slice(tmp_path):
-  _, _, calls, _ = run(tmp_path, *FLAGS, '--keep')
-  assert 'delete' not in verbs(calls)
+def test_a_preempted_slice_is_recreated_as_soon_as_there_is_capacity(cloud):
+  plan = {'program': [['PREEMPTED', 255]], 'create': [0, 1, 1]}
+  code, _, err = cloud.run(plan=plan)
+  assert code == 0, err
+  assert cloud.verbs == ('create scp ssh ssh delete create delete create '
+                         'delete create scp ssh ssh delete')
 
 
-def test_spot_and_project_reach_gcloud(tmp_path):
-  _, _, calls, _ = run(tmp_path, *FLAGS, '--spot', '--project=p')
-  assert '--spot' in calls[0]
-  assert all('--project=p' in call for call in calls)
+def test_a_first_creation_that_fails_stops_with_its_exit_code(cloud):
+  code, _, _ = cloud.run(plan={'create': [4]})
+  assert code == 4
+  assert cloud.programs == []
 
 
-@pytest.mark.parametrize('flags, message', [
-    (['--foo'], 'unknown option --foo'), (FLAGS[1:], '--name is missing'),
-    ([*FLAGS, '--workdir=/tmp/x'], 'must be a gs:// address'),
-    ([*FLAGS, '--max_failures=x'], 'is not a number')])
-def test_bad_input_gets_one_line(tmp_path, flags, message):
-  code, out, calls, _ = run(tmp_path, *flags)
-  assert code == 2 and message in out and not calls
-  assert len(out.splitlines()) == 1
+def test_failures_stop_at_max_failures_with_the_programs_exit_code(cloud):
+  code, _, err = cloud.run(plan={'program': [5, 6, 7, 8]})
+  assert code == 7
+  assert len(cloud.programs) == 3
+  assert cloud.verbs.count('create') == 1
+  assert cloud.verbs.endswith('delete') and cloud.slice is None
+  assert 'failure 3 of 3' in err
+
+
+def test_a_failure_is_tried_again_and_may_then_succeed(cloud):
+  code, _, err = cloud.run('--max_failures=2', plan={'program': [7, 0]})
+  assert code == 0, err
+  assert len(cloud.programs) == 2 and cloud.slice is None
+
+
+def test_failures_are_counted_anew_on_a_new_slice(cloud):
+  plan = {'program': [7, ['PREEMPTED', 255], 7, 0]}
+  code, _, err = cloud.run('--max_failures=2', plan=plan)
+  assert code == 0, err
+  assert len(cloud.programs) == 4
+
+
+def test_a_copy_or_installation_that_fails_launches_nothing(cloud):
+  code, _, _ = cloud.run('--max_failures=2', plan={'scp': [3, 3]})
+  assert code == 3
+  assert cloud.verbs == 'create scp scp delete'
+  code, _, _ = cloud.run('--max_failures=1', plan={'ssh': [9]})
+  assert code == 9
+  assert cloud.programs == []
+
+
+def test_a_state_that_cannot_be_asked_for_is_asked_for_again(cloud):
+  # Of describe's outcomes the first is the one before creation.
+  plan = {'program': [7, 0], 'describe': [0, 1, 1]}
+  code, _, err = cloud.run(plan=plan)
+  assert code == 0, err
+  assert cloud.verbs.count('create') == 1 and len(cloud.programs) == 2
+
+
+def test_a_slice_under_repair_is_waited_for(cloud):
+  plan = {'program': [7, 0], 'state': ['REPAIRING', 'STARTING']}
+  code, _, err = cloud.run(plan=plan)
+  assert code == 0, err
+  assert cloud.verbs.count('create') == 1 and len(cloud.programs) == 2
+  assert 'REPAIRING' in err
+
+
+@pytest.mark.parametrize('program', [0, 7])
+def test_keep_keeps_the_slice_and_a_later_run_uses_it(cloud, program):
+  args = '--keep', '--max_failures=1'
+  code, _, _ = cloud.run(*args, plan={'program': [program]})
+  assert code == program
+  assert cloud.verbs == 'create scp ssh ssh' and cloud.slice == 'READY'
+  code, _, err = cloud.run(*args)
+  assert code == 0, err
+  assert cloud.verbs == 'create' + ' scp ssh ssh' * 2
+  assert cloud.slice == 'READY'
+
+
+def test_without_keep_a_slice_of_somebody_else_is_left_alone(cloud):
+  (cloud.folder / 'state').write_text('READY')
+  code, _, err = cloud.run()
+  assert code == 2
+  assert 'slice tpu exists' in err and '--keep' in err
+  assert cloud.verbs == '' and cloud.slice == 'READY'
+
+
+def wait_for(condition):
+  deadline = time.monotonic() + 20
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('read', [True, False])
+def test_ctrl_c_deletes_the_slice(cloud, sign, read):
+  process = cloud.start(plan={'program': ['hang']})
+  wait_for(lambda: cloud.programs)
+  if not read:  # As when a tee behind the script ends first.
+    process.stdout.close()
+    process.stderr.close()
+  os.killpg(process.pid, sign)
+  codes = [128 + sign] if read else [128 + sign, 128 + signal.SIGPIPE]
+  assert process.wait(timeout=20) in codes
+  assert cloud.slice is None
+  assert cloud.verbs == 'create scp ssh ssh delete'
+  assert not any((cloud.folder / 'tmp').iterdir())
+
+
+def test_a_slice_that_cannot_be_deleted_is_no_success(cloud):
+  code, _, err = cloud.run(plan={'delete': [1]})
+  assert code == 1
+  assert cloud.slice == 'READY'
+  assert 'costs money' in err
+  assert shlex.split(err.split('Delete it:\n')[1].splitlines()[0]) == (
+      cloud.calls[-2])
+
+
+def test_a_relaunch_ends_the_program_that_a_lost_connection_left(cloud):
+  # As MAKE_WAY sees it: a process of that name, and its number in a file.
+  left = subprocess.Popen(
+      [sys.executable, '-ISc', 'import time; time.sleep(60)',
+       'big_distill.main'])
+  other = subprocess.Popen([sys.executable, '-ISc',
+                            'import time; time.sleep(60)'])
+  try:
+    for process, ended in ((left, True), (other, False)):
+      (cloud.folder / 'state').write_text('READY')
+      (cloud.folder / 'worker').mkdir(exist_ok=True)
+      (cloud.folder / 'worker/big_distill.pid').write_text(str(process.pid))
+      code, _, err = cloud.run('--keep')
+      assert code == 0, err
+      assert (process.poll() == -signal.SIGKILL) == ended
+  finally:
+    left.kill()
+    other.kill()
+    left.wait()
+    other.wait()
+
+
+def test_the_program_leaves_its_own_number_behind(cloud):
+  process = cloud.start('--keep', plan={'program': ['hang']})
+  wait_for(lambda: cloud.programs)
+  number = (cloud.folder / 'worker/big_distill.pid').read_text().strip()
+  argv = pathlib.Path(f'/proc/{number}/cmdline').read_text().split('\0')
+  os.killpg(process.pid, signal.SIGINT)
+  process.wait(timeout=20)
+  assert '--distributed' in argv
+  assert cloud.slice == 'READY'
+
+
+def without(option):
+  return [arg for arg in NEEDED if not arg.startswith(f'--{option}=')]
+
+
+@pytest.mark.parametrize('given, words', [
+    (without('zone'), ['--zone', '--help']),
+    (without('config') + ['--config='], ['--config']),
+    (NEEDED + ['--zome=z'], ['--zome=z', 'zone', ' -- ' ]),
+    (NEEDED + ['--config.batch_size=8'], ['--config.batch_size=8', ' --.']),
+    (NEEDED + ['stray'], ['stray']),
+    (NEEDED + ['-name=x'], ['-name=x']),
+    (NEEDED + ['--spot=yes'], ['--spot=yes', 'no value']),
+    (NEEDED + ['--project'], ['--project=VALUE']),
+    (NEEDED + ['--project', '--spot'], ['--project=VALUE']),
+    (NEEDED + ['--type=v4'], ['--type=v4', 'v4-32']),
+    (NEEDED + ['--max_failures=0'], ['--max_failures=0', '1 or more']),
+    (NEEDED + ['--pause=soon'], ['--pause=soon', 'seconds']),
+    (NEEDED + ['--type=v4-16', '--workdir=/d', '--keep'],
+     ['--workdir=/d', 'v4-16', 'gs://']),
+    (NEEDED + ['--workdir=/d'], ['--workdir=/d', 'gs://', '--keep']),
+    (NEEDED + ['--config=configs/new.py:a=1'],
+     ['configs/new.py', 'git add']),
+])
+def test_bad_input_gets_one_line_and_costs_nothing(cloud, given, words):
+  (cloud.checkout / 'configs/new.py').write_text('not tracked')
+  code, out, err = cloud.run(needed=['--pause=0', *given, '--'])
+  assert code == 2
+  assert out == '' and err.startswith('Error: ') and err.count('\n') == 1
+  for word in words:
+    assert word in err
+  assert cloud.calls == []
+
+
+def test_one_host_with_keep_may_work_on_its_own_disk(cloud):
+  code, _, err = cloud.run('--workdir=/d', '--keep')
+  assert code == 0, err
+  assert '--workdir=/d' in cloud.programs[0]['argv']
+
+
+def test_help_names_every_option(cloud):
+  code, out, err = cloud.run('--help', needed=[])
+  assert (code, err) == (0, '')
+  text = SCRIPT.read_text()
+  options = ' '.join(re.findall(
+      r"^readonly (?:REQUIRED|OPTIONAL|SWITCHES)='(.*)'", text, re.M)).split()
+  assert len(options) > 10
+  for option in options:
+    assert re.search(rf'^  --{option} ', out, re.M), option
+  assert 'set -euo' not in out

@@ -203,10 +203,10 @@ def _keep_encoded(source):
 
 
 def _keep_decoded(source):
-  """Pixels as raw bytes beside their shapes: images differ in size."""
+  """Pixels, serialised: images differ in size."""
   def raw(image):
-    pixels = crops.decode(image)
-    return tf.io.serialize_tensor(pixels)
+    return tf.io.serialize_tensor(crops.decode(image))
+
   try:
     images, labels = zip(*_read_all(source, raw))
   except tf.errors.InvalidArgumentError as error:
@@ -228,11 +228,12 @@ def _without_corrupt(source):
   """The source less the examples that cannot be decoded, counted and named."""
   def survives(index):
     image, _ = source.fetch(index)
-    with tf.control_dependencies([crops.decode(image)]):
-      return tf.identity(index)
+    # Returned, because what nobody asks for is not decoded.
+    return index, tf.shape(crops.decode(image))
   dataset = tf.data.Dataset.range(source.num_examples)
   dataset = dataset.map(survives, tf.data.AUTOTUNE, deterministic=True)
-  good = np.asarray(list(dataset.ignore_errors().as_numpy_iterator()), np.int64)
+  decoded = dataset.ignore_errors().as_numpy_iterator()
+  good = np.asarray([index for index, _ in decoded], np.int64)
   bad = np.setdiff1d(np.arange(source.num_examples), good)
   if bad.size:
     logging.warning('%s: skipping %d of %d images that cannot be decoded: %s',
@@ -253,7 +254,7 @@ def name_corrupt(source, indices):
     try:
       crops.decode(image)
     except tf.errors.InvalidArgumentError as error:
-      reason = error.message.split('[Op')[0].strip().rstrip('.')
+      reason = error.message.split('}} ')[-1].split(' [Op')[0].rstrip('.')
       return (f'{source.title}: {source.name(index)} cannot be decoded '
               f'({reason}). Repair or remove it, or set corrupt=skip in the '
               'data section.')

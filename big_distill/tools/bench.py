@@ -24,50 +24,28 @@ import platform
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
+import types
 from typing import NamedTuple
 
 from absl import app
 from absl import flags
+from absl import logging
 import flax
 import jax
+import jax.numpy as jnp
 import jaxlib
 from ml_collections import config_flags
 import numpy as np
 
+import big_distill
 from big_distill import parallel
+from big_distill import params as params_lib
 from big_distill import report
 from big_distill import stage as stage_lib
 from big_distill import views
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A file of configs/, with arguments; it says all that the '
-    'flags of models would.')
-_BATCH = flags.DEFINE_integer(
-    'batch', None, "Images per step; the config's own, or 32.", lower_bound=1)
-_CLASSES = flags.DEFINE_integer(
-    'classes', 1000, 'Classes, where the config leaves them to its data.',
-    lower_bound=1)
-_STEPS = flags.DEFINE_integer(
-    'steps', 1, 'Calls in a row that are timed as one; more of them hide the '
-    'latency of a fast device, as training does.', lower_bound=1)
-_REPEATS = flags.DEFINE_integer('repeats', 10, 'Rounds.', lower_bound=1)
-_INPUT = flags.DEFINE_bool(
-    'input', True, 'Measure input too, where TensorFlow is installed.')
-_CSV = flags.DEFINE_string('csv', None, 'File to write the rows to.')
-
-_MODEL = {  # Flags that stand for a config; teachers default to the student.
-    'depth': flags.DEFINE_list('depth', ['50'], 'Depth of the student: 50, or '
-                               'units per block such as 1,1,1.'),
-    'width': flags.DEFINE_float('width', 1., 'Width of the student.', 0.),
-    'size': flags.DEFINE_integer('size', 64, 'Pixels it sees a side.', 1),
-    'teacher_depth': flags.DEFINE_list('teacher_depth', None, 'As depth.'),
-    'teacher_width': flags.DEFINE_float('teacher_width', None, 'As width.', 0.),
-    'teacher_size': flags.DEFINE_integer('teacher_size', None, 'As size.', 1),
-    'dtype': flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'],
-                               'Precision of both forwards.'),
-    'optim': flags.DEFINE_string('optim', 'adam', 'A file of optimizers/.'),
-}
 TEACHER, STUDENT = 'teacher forward', 'student forward + backward'
 OPTIMIZER, WHOLE, INPUT = 'optimizer', 'whole step', 'input'
 
@@ -84,13 +62,6 @@ class Row(NamedTuple):
   note: str = ''
 
 
-class Source(NamedTuple):
-  """What a stage asks of its images."""
-  title: str
-  num_examples: int
-  classes: tuple
-
-
 class Noise:
   """Stands in for input.pipeline: random pixels, one batch for all steps."""
 
@@ -99,7 +70,8 @@ class Noise:
 
   def load(self, **options):
     del options  # Which images these would be makes no difference.
-    return Source('noise', 10**6, self.classes)
+    return types.SimpleNamespace(title='noise', num_examples=10**6,
+                                 classes=self.classes)
 
   def train_batches(self, source, shown, batch_size, seed, start, stop, *,
                     host=(0, 1), **crops):
@@ -111,12 +83,6 @@ class Noise:
     return itertools.repeat({'label': label, 'views': images})
 
   eval_batches = train_batches  # Bound by a stage, though it evaluates nothing.
-
-
-def set_stage(config, classes):
-  """The stage that training would set, on noise and without evaluations."""
-  config = {**config, 'evals': {}}
-  return stage_lib.set_stage(config, Noise(classes))
 
 
 def parts(lesson):
@@ -207,7 +173,7 @@ def bench(stage, config, calls=1, repeats=10, with_input=False):
   """The rows of the table."""
   times, note = time_parts(stage, calls, repeats), ''
   if not with_input:
-    note = 'not asked for: --noinput'
+    note = 'left out by --noinput'
   else:
     try:
       times[INPUT] = time_input(stage, config, calls, repeats)
@@ -227,79 +193,165 @@ def bench(stage, config, calls=1, repeats=10, with_input=False):
   return rows + ([Row(INPUT, note=note)] if note else [])
 
 
-def config_of_flags():
-  """A config of the student and the teacher that the flags describe."""
-  def model(role):
-    def flag(name):
-      value = _MODEL.get(role + name, _MODEL[name]).value
-      return _MODEL[name].value if value is None else value
-    units = [int(n) for n in flag('depth')]
-    return dict(depth=units[0] if len(units) == 1 else tuple(units),
-                width=flag('width')), flag('size')
+def facts(stage):
+  """What a number needs beside it to be compared with another."""
+  def model(model, params, sees):
+    family = type(model).__module__.rsplit('.', 1)[-1]
+    return (f'{family}, {params_lib.count(params) / 1e6:.3g} M parameters, '
+            f'{jnp.dtype(model.dtype).name}, sees {sees}')
 
-  (student, size), (teacher, teacher_size) = model(''), model('teacher_')
-  dtype = _MODEL['dtype'].value
-  return dict(
-      batch_size=32, total_steps=10**6, mode='funmatch', data={},
-      student=dict(size=size, dtype=dtype, **student),
-      teachers=dict(teacher=dict(random=teacher, size=teacher_size,
-                                 dtype=dtype)),
-      optim=dict(name=_MODEL['optim'].value, lr=1e-3, wd=1e-4))
+  cast = stage.cast
+  return {'student': model(cast.student, cast.params, cast.sees),
+          'teachers': '; '.join(
+              model(teacher.model, teacher.params, teacher.sees)
+              if teacher.size else teacher.name for teacher in cast.teachers),
+          'mixup': stage.mode.mixup, 'classes': cast.num_classes,
+          'batch': stage.batch_size, 'device': jax.devices()[0].device_kind,
+          'devices': jax.device_count(), 'cpus': os.cpu_count(),
+          'python': platform.python_version(), 'jax': jax.__version__,
+          'jaxlib': jaxlib.__version__, 'flax': flax.__version__,
+          'commit': _commit(), 'date': datetime.date.today().isoformat()}
 
 
-def table(rows):
-  """The rows, for a terminal."""
-  lines = [f'{"":<26}{"ms":>9}{"img/s":>10}{"GFLOP/img":>11}{"GFLOP/s":>9}'
-           f'{"share":>7}{"first call":>12}']
+def _commit():
+  """Of the checkout this runs from; empty where it was installed."""
+  root = os.path.dirname(os.path.dirname(big_distill.__file__))
+  if not os.path.exists(os.path.join(root, '.git')):
+    return ''
+  try:
+    return subprocess.run(
+        ['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=root,
+        check=False, capture_output=True, text=True).stdout.strip()
+  except OSError:  # There is no git.
+    return ''
+
+
+def table(rows, known):
+  """Facts and rows, for a terminal."""
+  def number(x):
+    if x is None:
+      return '-'
+    return f'{x:,.0f}' if x >= 100 else f'{x:#.3g}'.rstrip('.')
+
+  lines = [
+      f'Student: {known["student"]}.',
+      *(f'Teacher: {teacher}.' for teacher in known['teachers'].split('; ')),
+      f'{known["batch"]} images, {known["classes"]} classes; {known["devices"]}'
+      f' x {known["device"]}, {known["cpus"]} CPU cores; jax {known["jax"]}.',
+      '', f'{"":26}{"ms":>9}{"images/s":>11}{"GFLOP/image":>13}{"GFLOP/s":>11}'
+      f'{"share":>7}']
   for row in rows:
-    if row.ms is None:
-      lines.append(f'{row.part:<26}{row.note}')
-      continue
-    work = (f'{row.gflop_per_image:>11.3g}{row.gflop_per_s:>9.3g}'
-            if row.gflop_per_image else ' ' * 20)
-    lines.append(f'{row.part:<26}{row.ms:>9.4g}{row.images_per_s:>10,.0f}{work}'
-                 f'{row.share:>7.0%}{row.first_s:>10.1f} s')
+    lines.append(f'{row.part:26}' + (
+        f'{number(row.ms):>9}{number(row.images_per_s):>11}'
+        f'{number(row.gflop_per_image):>13}{number(row.gflop_per_s):>11}'
+        f'{row.share:>7.0%}' if row.ms else f'    {row.note}'))
+  first = ', '.join(f'{row.part.split()[0]} {row.first_s:.1f} s'
+                    for row in rows if row.first_s)
+  lines += ['', textwrap.fill(
+      f'First calls, which compile: {first}. Backward counts as two forwards. '
+      'Input past 100% of the step holds it up.', 78)]
   return '\n'.join(lines)
 
 
-def circumstances():
-  """What a number needs beside it to be compared with another."""
-  git = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], check=False,
-                       cwd=os.path.dirname(__file__), capture_output=True)
-  return {'date': datetime.date.today().isoformat(),
-          'commit': git.stdout.decode().strip(),
-          'device': jax.devices()[0].device_kind,
-          'devices': jax.device_count(), 'cpus': os.cpu_count(),
-          'python': platform.python_version(), 'jax': jax.__version__,
-          'jaxlib': jaxlib.__version__, 'flax': flax.__version__}
-
-
-def save(path, rows):
-  """Writes the rows as CSV, the circumstances repeated in each."""
-  around = circumstances()
+def save(path, rows, known):
+  """Writes the rows as CSV, the facts repeated in each."""
   with open(path, 'w', newline='') as file:
-    writer = csv.DictWriter(file, [*Row._fields, *around])
+    writer = csv.DictWriter(file, [*Row._fields, *known])
     writer.writeheader()
-    writer.writerows({**row._asdict(), **around} for row in rows)
+    writer.writerows({**row._asdict(), **known} for row in rows)
+
+
+def _define_flags():
+  """By the command alone, since other commands have a --config too."""
+  config_flags.DEFINE_config_file(
+      'config', None, 'A file of configs/, in place of all --MODEL flags.')
+  integer, real = flags.DEFINE_integer, flags.DEFINE_float
+  integer('batch', None, "Images per step; the config's own, or 32.", 1)
+  integer('classes', 1000, 'Classes, where a config leaves them to its data.',
+          1)
+  integer('steps', 1, 'Calls in a row that are timed as one; more of them hide '
+          'the latency of a fast device, as training does.', 1)
+  integer('repeats', 10, 'Rounds.', 1)
+  flags.DEFINE_bool('input', True, 'Measure input, where TensorFlow is.')
+  flags.DEFINE_string('csv', None, 'File to write the rows to.')
+
+  # MODEL: what a teacher's flags do not say is as the student's.
+  flags.DEFINE_list('depth', ['50'], 'BiT: 50, or units of blocks: 1,1,1.')
+  real('width', 1., 'Width of the student.', 0.01)
+  integer('size', 64, 'Pixels it sees a side.', 1)
+  flags.DEFINE_list('teacher_depth', None, 'As depth.')
+  real('teacher_width', None, 'As width.', 0.01)
+  integer('teacher_size', None, 'As size.', 1)
+  flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'],
+                    'Precision of activations of both.')
+  flags.DEFINE_string('optim', 'adam', 'A file of optimizers/.')
+
+
+MODEL = ('depth', 'width', 'size', 'teacher_depth', 'teacher_width',
+         'teacher_size', 'dtype', 'optim')
+
+
+def _config(flag):
+  """The config that is given, or that the flags describe; no evaluations."""
+  for name in MODEL:
+    if flag.config and flag[name].present:
+      raise ValueError(f'--{name} and --config are both given: keep one.')
+  config = {**(flag.config or _described(flag)), 'evals': {}}
+  if flag.batch:
+    config['batch_size'] = flag.batch
+  return config
+
+
+def _described(flag):
+  def depth(units):
+    if not all(unit.isdecimal() for unit in units):
+      raise ValueError(f'The depth {",".join(units)!r} is neither a number, '
+                       'such as 50, nor units of blocks, such as 1,1,1.')
+    units = tuple(map(int, units))
+    return units[0] if len(units) == 1 else units
+
+  student = dict(depth=depth(flag.depth), width=flag.width)
+  teacher = dict(depth=depth(flag.teacher_depth or flag.depth),
+                 width=flag.teacher_width or flag.width)
+  return dict(
+      data={}, mode='funmatch', batch_size=32, total_steps=10**6,
+      student=dict(size=flag.size, dtype=flag.dtype, **student),
+      teachers=dict(teacher=dict(random=teacher, dtype=flag.dtype,
+                                 size=flag.teacher_size or flag.size)),
+      optim=dict(name=flag.optim, lr=1e-3, wd=1e-4))
 
 
 def main(argv):
-  del argv
+  if len(argv) > 1:
+    sys.exit(f'Error: Unknown argument {argv[1]!r}.')
+  logging.set_verbosity(logging.WARNING)
+  flag = flags.FLAGS
   try:
-    config = {**(_CONFIG.value or config_of_flags())}
-    if _BATCH.value:
-      config['batch_size'] = _BATCH.value
-    stage = set_stage(config, _CLASSES.value)
-    rows = bench(stage, config, _STEPS.value, _REPEATS.value, _INPUT.value)
-  except ValueError as error:
+    config = _config(flag)
+    if flag.csv:
+      open(flag.csv, 'a').close()  # Better an error now than at the end.
+    stage = stage_lib.set_stage(config, Noise(flag.classes))
+    rows = bench(stage, config, flag.steps, flag.repeats, flag.input)
+    known = facts(stage)
+    print(table(rows, known))
+    if flag.csv:
+      save(flag.csv, rows, known)
+  except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
-  print(', '.join(f'{name} {value}' for name, value in circumstances().items()))
-  print(f'batch {stage.batch_size}; {stage.mode}; backward counted as twice '
-        'the forward')
-  print(table(rows))
-  if _CSV.value:
-    save(_CSV.value, rows)
+
+
+def _parse(argv):
+  """Flags, or one line on what is wrong with them."""
+  try:
+    rest = flags.FLAGS(argv)
+    _ = flags.FLAGS.config  # Where a missing file is noticed.
+    return rest
+  except (flags.Error, ValueError, OSError) as error:
+    # What a config raises comes wrapped into its whole traceback.
+    line = str(error).strip().splitlines()[-1].strip()
+    sys.exit(f'Error: {line.removeprefix("ValueError: ")}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  _define_flags()
+  app.run(main, flags_parser=_parse)

@@ -100,7 +100,9 @@ LAYOUTS = {'big_vision': dict, 'big_transfer': _to_big_transfer}
 
 def recognise(flat):
   """Arguments of models/bit.py's Model that fit these names, or None."""
-  if 'root_block/conv_root/kernel' not in flat or 'head/kernel' not in flat:
+  root, head = (np.shape(flat.get(name, 0.))
+                for name in ('root_block/conv_root/kernel', 'head/kernel'))
+  if not root or not head:
     return None
   depth = []
   while True:
@@ -109,7 +111,4 @@ def recognise(flat):
     if not units:
       break
     depth.append(units)
-  features, classes = (
-      np.atleast_1d(flat[name]).shape[-1]
-      for name in ('root_block/conv_root/kernel', 'head/kernel'))
-  return dict(depth=tuple(depth), width=features / 64, num_classes=classes)
+  return dict(depth=tuple(depth), width=root[-1] / 64, num_classes=head[-1])

@@ -1,0 +1,119 @@
+"""A batch is a pure function of (config, step)."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from big_distill.input import pipeline
+from big_distill.input import sources
+from big_distill.views import View
+
+N = 20
+VIEWS = [View.parse(text) for text in (
+    'inception#student@8', 'inception#teacher@8', 'inception#student@6')]
+
+
+@pytest.fixture(scope='module')
+def source():
+  return sources.load('caltech12', f'train[:{N}]', cache='decoded')
+
+
+def batches(source, start, stop, size=8, seed=0, **kwargs):
+  return list(pipeline.train_batches(source, VIEWS, size, seed, start, stop,
+                                     **kwargs))
+
+
+def assert_equal(a, b):
+  tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+
+
+def test_any_step_can_be_the_first(source):
+  whole = batches(source, 0, 7)
+  for start in (1, 5):
+    assert_equal(batches(source, start, 7), whole[start:])
+
+
+def test_a_run_may_start_at_any_epoch_at_once(source):
+  far = 10**10  # Its example numbers and epochs do not fit in 32 bits.
+  stream = pipeline.train_batches(source, VIEWS, 8, 0, far, far + 10**6)
+  first = list(itertools.islice(stream, 2))
+  assert_equal(batches(source, far + 1, far + 2), first[1:])
+
+
+def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(source):
+  steps = batches(source, 0, 15)
+  epochs = np.concatenate([batch['index'] for batch in steps]).reshape(6, N)
+  assert all(sorted(epoch) == list(range(N)) for epoch in epochs)
+  assert len({tuple(epoch) for epoch in epochs}) == 6
+
+
+@pytest.mark.parametrize('n', [1, 2, 3, 1000])
+def test_the_order_is_a_permutation_of_any_number(n):
+  numbers = tf.range(n, dtype=tf.int64)
+  _, index = tf.map_fn(lambda i: pipeline.example_of(i, n, 5), numbers,
+                       fn_output_signature=(tf.int64, tf.int64))
+  assert sorted(index.numpy()) == list(range(n))
+
+
+@pytest.mark.parametrize('hosts', [2, 4])
+def test_hosts_share_the_same_global_batch(source, hosts):
+  whole = batches(source, 2, 4)
+  parts = [batches(source, 2, 4, host=(i, hosts)) for i in range(hosts)]
+  for step, want in enumerate(whole):
+    got = tf.nest.map_structure(lambda *x: np.concatenate(x),
+                                *[part[step] for part in parts])
+    assert_equal(got, want)
+
+
+def test_the_seed_decides_order_and_views(source):
+  one, other = batches(source, 0, 3), batches(source, 0, 3, seed=1)
+  assert any((a['index'] != b['index']).any() for a, b in zip(one, other))
+  same = sources.load('caltech12', 'train[:1]')
+  a, b = (batches(same, 0, 1, seed=seed)[0]['views'] for seed in (0, 2**40))
+  assert all((a[str(view)] != b[str(view)]).any() for view in VIEWS)
+
+
+def test_a_batch_has_every_view_as_uint8(source):
+  batch, = batches(source, 0, 1)
+  for view in VIEWS:
+    pixels = batch['views'][str(view)]
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (8, view.size, view.size, 3)
+  student, teacher = (batch['views'][str(view)] for view in VIEWS[:2])
+  assert (student != teacher).any(axis=(1, 2, 3)).all()
+  assert batch['label'].dtype == np.int32
+
+
+def test_an_example_is_seen_differently_in_every_epoch():
+  source = sources.load('caltech12', 'train[:1]')
+  pixels = [batch['views']['inception#student@8'].tobytes()
+            for batch in batches(source, 0, 3, size=1)]
+  assert len(set(pixels)) == 3
+
+
+def test_labels_belong_to_their_images(source):
+  batch, = batches(source, 0, 1)
+  for index, label in zip(batch['index'], batch['label']):
+    assert source.fetch(tf.constant(index))[1] == label
+
+
+@pytest.mark.parametrize('size, hosts', [(8, 1), (8, 2), (24, 4), (20, 1)])
+def test_evaluation_sees_a_split_once_and_masks_the_rest(source, size, hosts):
+  view = View.parse('central@8')
+  parts = [list(pipeline.eval_batches(source, [view], size, 0, host=(i, hosts)))
+           for i in range(hosts)]
+  assert {len(part) for part in parts} == {-(-N // size)}
+  seen = [index for part in parts for batch in part
+          for index, mask in zip(batch['index'], batch['mask']) if mask]
+  assert sorted(seen) == list(range(N))
+  assert all(batch['views'][str(view)].shape[0] == size // hosts
+             for part in parts for batch in part)
+
+
+def test_the_fraction_decides_the_central_crop(source):
+  view = View.parse('central@8')
+  a, b = (next(pipeline.eval_batches(source, [view], 8, 0, fraction=fraction))
+          for fraction in (.5, 1.))
+  assert (a['views'][str(view)] != b['views'][str(view)]).any()

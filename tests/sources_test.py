@@ -1,0 +1,204 @@
+"""What is read is what was prepared, in order; what cannot be is named."""
+
+import io
+import pathlib
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from big_distill.input import crops
+from big_distill.input import pipeline
+from big_distill.input import sources
+from big_distill.views import View
+
+
+def jpeg(value=0, side=16):
+  buffer = io.BytesIO()
+  pixels = np.random.default_rng(value).integers(0, 256, (side, side, 3),
+                                                 np.uint8)
+  Image.fromarray(pixels).save(buffer, format='JPEG')
+  return buffer.getvalue()
+
+
+def read(source):
+  """[(pixels or bytes, label)] of a source, in order."""
+  fetch = tf.function(source.fetch)
+  return [tuple(x.numpy() for x in fetch(tf.constant(i, tf.int64)))
+          for i in range(source.num_examples)]
+
+
+def folder(root, names):
+  for i, name in enumerate(names):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg(i))
+  return f'folder:{root}'
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+  """A prepared dataset 'dots' of 20 images in 3 shards: its data_dir."""
+  root = tmp_path_factory.mktemp('tfds')
+  path = root / 'dots' / '1.0.0'
+  path.mkdir(parents=True)
+  features = tfds.features.FeaturesDict({
+      'image': tfds.features.Image(encoding_format='jpeg'),
+      'label': tfds.features.ClassLabel(names=['a', 'b'])})
+  lengths, first = [9, 4, 7], 0
+  for shard, length in enumerate(lengths):
+    name = path / f'dots-train.tfrecord-{shard:05d}-of-00003'
+    with tf.io.TFRecordWriter(str(name)) as writer:
+      for i in range(first, first + length):
+        writer.write(features.serialize_example(
+            {'image': jpeg(i), 'label': i % 2}))
+    first += length
+  tfds.folder_dataset.write_metadata(
+      data_dir=str(path), features=features, check_data=False,
+      split_infos=[tfds.core.SplitInfo(
+          name='train', shard_lengths=lengths, num_bytes=0,
+          filename_template=tfds.core.ShardedFileTemplate(
+              dataset_name='dots', data_dir=str(path), split='train',
+              filetype_suffix='tfrecord'))])
+  return str(root)
+
+
+def test_the_bundled_photographs_are_found():
+  train, test = (sources.load('caltech12', split, cache='none')
+                 for split in ('train', 'test'))
+  assert (train.num_examples, test.num_examples) == (1016, 288)
+  assert len(train.classes) == 12 and train.classes[0] == 'airplanes'
+  image, label = read(sources.load('caltech12', 'test[:1]'))[0]
+  assert min(crops.decode(image).shape[:2]) == 96 and 0 <= label < 12
+
+
+@pytest.mark.parametrize('split, numbers', [
+    ('train', range(20)), ('train[:90%]', range(18)), ('train[90%:]', (18, 19)),
+    ('train[:2]+train[8:14]', (0, 1, *range(8, 14)))])
+def test_examples_come_in_the_order_tfds_gives_them(shards, split, numbers):
+  got = read(sources.load('dots', split, shards))
+  assert [image for image, _ in got] == [jpeg(i) for i in numbers]
+  assert [label for _, label in got] == [i % 2 for i in numbers]
+
+
+def test_every_cache_holds_the_same(shards):
+  encoded, decoded, none = (read(sources.load('dots', 'train', shards, cache))
+                            for cache in sources.CACHES)
+  assert encoded == none
+  for (image, label), (pixels, same) in zip(encoded, decoded):
+    assert (crops.decode(image).numpy() == pixels).all() and label == same
+
+
+def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
+  with pytest.raises(ValueError, match='tfds build oxford_flowers102 --data_dir='
+                     f'{tmp_path}'):
+    sources.load('oxford_flowers102', data_dir=str(tmp_path))
+  with pytest.raises(ValueError, match='did you mean oxford_flowers102'):
+    sources.load('oxford_flowers', data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize('split, message', [
+    ('trian', 'no split .trian.; its splits are train'),
+    ('train[:0]', 'is empty')])
+def test_splits_that_are_not_there_are_errors(shards, split, message):
+  with pytest.raises(ValueError, match=message):
+    sources.load('dots', split, shards)
+
+
+def test_class_folders_are_labels(tmp_path):
+  name = folder(tmp_path, ['cat/1.jpg', 'dog/2.JPEG', 'dog/deep/3.jpg'])
+  (tmp_path / 'cat' / 'notes.txt').write_text('not an image')
+  source = sources.load(name)
+  assert source.classes == ('cat', 'dog') and source.num_examples == 3
+  labels = {source.name(i): label for i, (_, label) in enumerate(read(source))}
+  assert {pathlib.Path(k).name: v for k, v in labels.items()} == {
+      '1.jpg': 0, '2.JPEG': 1, '3.jpg': 1}
+
+
+def test_a_folder_needs_no_labels(tmp_path):
+  source = sources.load(folder(tmp_path, ['1.jpg', '2.png', '3.jpg']))
+  assert source.classes == ()
+  assert [label for _, label in read(source)] == [-1] * 3
+
+
+def test_sub_folders_may_be_splits(tmp_path):
+  name = folder(tmp_path, ['train/a/1.jpg', 'train/b/2.jpg', 'test/a/3.jpg',
+                           'test/b/4.jpg', 'test/b/5.jpg'])
+  train, test = sources.load(name, 'train'), sources.load(name, 'test')
+  assert (train.num_examples, test.num_examples) == (2, 3)
+  assert train.classes == test.classes == ('a', 'b')
+  with pytest.raises(ValueError, match="no split 'validation'"):
+    sources.load(name, 'validation')
+
+
+def test_sub_splits_of_a_folder_are_disjoint_and_fair(tmp_path):
+  name = folder(tmp_path, [f'{c}/{i}.jpg' for c in 'ab' for i in range(50)])
+  head, tail = sources.load(name, 'train[:80%]'), sources.load(name,
+                                                               'train[80%:]')
+  names = [{s.name(i) for i in range(s.num_examples)} for s in (head, tail)]
+  assert [len(n) for n in names] == [80, 20] and not names[0] & names[1]
+  assert 4 <= sum('/a/' in name for name in names[1]) <= 16
+
+
+@pytest.mark.parametrize('name, split, message', [
+    ('folder:/no/such', 'train', 'is not a folder'),
+    ('folder:{}', 'train', 'is empty'), ('folder:{}', 'train[x]', 'of the form'),
+    ('folder:{}', 'test', "no split 'test'")])
+def test_folders_that_cannot_serve_are_errors(tmp_path, name, split, message):
+  with pytest.raises(ValueError, match=message):
+    sources.load(name.format(tmp_path), split)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+  """Twelve images; one is cut short, one is no image."""
+  name = folder(tmp_path, [f'{i}.jpg' for i in range(12)])
+  (tmp_path / '4.jpg').write_bytes(jpeg(4)[:-150])
+  (tmp_path / '7.jpg').write_bytes(b'not a jpeg')
+  return name
+
+
+def drain(source, view='inception#a@8', steps=6):
+  return list(pipeline.train_batches(source, [View.parse(view)], 4, 0, 0, steps))
+
+
+@pytest.mark.parametrize('cache', sources.CACHES)
+@pytest.mark.parametrize('bad', ['4.jpg', '7.jpg'])
+def test_a_damaged_image_is_named(damaged, cache, bad):
+  root = pathlib.Path(damaged.removeprefix('folder:'))
+  for other in {'4.jpg', '7.jpg'} - {bad}:
+    (root / other).unlink()
+  with pytest.raises(ValueError, match=f'{root}/{bad} cannot be decoded'):
+    drain(sources.load(damaged, cache=cache))
+
+
+@pytest.mark.parametrize('cache', sources.CACHES)
+def test_damaged_images_are_skipped_and_counted_only_if_asked(
+    damaged, cache, caplog):
+  source = sources.load(damaged, cache=cache, corrupt='skip')
+  assert source.num_examples == 10
+  assert 'skipping 2 of 12' in caplog.text and '7.jpg' in caplog.text
+  seen = np.concatenate([batch['index'] for batch in drain(source)])
+  assert set(seen) == set(range(10))
+  assert not any(source.name(i).endswith(('/4.jpg', '/7.jpg'))
+                 for i in range(10))
+
+
+def test_a_damaged_record_is_named(shards, tmp_path):
+  path = tmp_path / 'dots' / '1.0.0'
+  path.mkdir(parents=True)
+  for file in (pathlib.Path(shards) / 'dots' / '1.0.0').iterdir():
+    data = file.read_bytes()
+    (path / file.name).write_bytes(data.replace(jpeg(11), b'x' * len(jpeg(11))))
+  source = sources.load('dots', 'train', str(tmp_path))
+  with pytest.raises(ValueError, match='tfrecord-00001-of-00003, record at'):
+    drain(source, steps=5)
+
+
+def test_unknown_options_are_errors():
+  with pytest.raises(ValueError, match='did you mean decoded'):
+    sources.load('caltech12', cache='decode')
+  with pytest.raises(ValueError, match='known: stop, skip'):
+    sources.load('caltech12', corrupt='never')

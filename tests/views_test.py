@@ -1,0 +1,67 @@
+"""The view algebra: one written form, and the paper's modes as a table."""
+
+import pytest
+
+from big_distill import views
+from big_distill.views import View
+
+
+@pytest.mark.parametrize('text', [
+    'squash', 'central', 'central@224', 'random#student@1', 'inception#both',
+    'inception#both@224', 'random#teacher@160'])
+def test_the_written_form_is_the_view(text):
+  view = View.parse(text)
+  assert str(view) == text and View.parse(str(view)) == view
+
+
+@pytest.mark.parametrize('text, message', [
+    ('central#x', 'central takes no draw'), ('squash#both@3', 'takes no draw'),
+    ('inception', 'inception needs a draw, for example inception#both'),
+    ('random@32', 'needs a draw'), ('incepton#both', 'did you mean inception'),
+    ('central@0', 'at least 1 pixel'), ('central@', 'not of the form'),
+    ('central@-1', 'not of the form'), ('', 'not of the form'),
+    ('random#a#b', 'not of the form')])
+def test_what_is_not_a_view_is_an_error_that_helps(text, message):
+  with pytest.raises(ValueError, match=message):
+    View.parse(text)
+
+
+def test_modes_are_the_papers():
+  table = {name: (str(mode.student), str(mode.teacher), mode.mixup, mode.votes)
+           for name, mode in views.MODES.items()}
+  assert table == {
+      'fix/rs': ('squash', 'squash', False, 0),
+      'fix/cc': ('random#student', 'central', False, 0),
+      'fix/ic_ens': ('inception#student', 'inception#votes', False, 1024),
+      'ind/rc': ('random#student', 'random#teacher', False, 0),
+      'ind/ic': ('inception#student', 'inception#teacher', False, 0),
+      'same/rc': ('random#both', 'random#both', False, 0),
+      'same/ic': ('inception#both', 'inception#both', False, 0),
+      'funmatch': ('inception#both', 'inception#both', True, 0)}
+
+
+def test_a_mode_can_be_written_in_a_config():
+  mode = views.mode({'student': 'central', 'teacher': 'random#t', 'mixup': True})
+  assert mode == views.Mode(View('central'), View('random', 't'), True)
+
+
+@pytest.mark.parametrize('spec, message', [
+    ('same/icc', 'did you mean same/ic'),
+    ({'student': 'central'}, 'what the teacher sees'),
+    ({'student': 'central', 'teacher': 'central', 'mixp': 1}, 'mean mixup'),
+    ({'student': 'central@3', 'teacher': 'central'}, 'belong to the models')])
+def test_what_is_not_a_mode_is_an_error_that_helps(spec, message):
+  with pytest.raises(ValueError, match=message):
+    views.mode(spec)
+
+
+def test_every_model_sees_its_own_size_of_the_modes_region():
+  student, teachers = views.assign(views.MODES['funmatch'], 160, [224, 384])
+  assert (str(student), *map(str, teachers)) == (
+      'inception#both@160', 'inception#both@224', 'inception#both@384')
+  assert len({view.region for view in (student, *teachers)}) == 1
+
+
+def test_draws_are_different_dice_and_fixed_crops_have_none():
+  dice = [View('random', draw).die for draw in ('student', 'teacher', 'both')]
+  assert len(set(dice)) == 3 and View('central').die is None
