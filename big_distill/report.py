@@ -64,21 +64,27 @@ def result(rows, stage):
   def first(name):
     return next((row[name] for row in rows if name in row), None)
 
+  def of_teachers(amount):
+    return sum(amount(teacher.model, teacher.params, teacher.size)
+               for teacher in cast.models) if cast.models else None
+
+  def parameters(model, params, size):
+    del model, size
+    return params_lib.count(params)
+
   cast = stage.cast
   rates = [row['time/img_per_sec'] for row in rows if 'time/img_per_sec' in row]
-  models = cast.models
   return {
       'teacher_top1': last('teacher/acc@1'),
       'student_top1_before': first('student/acc@1'),
       'student_top1': last('student/acc@1'),
       'agreement_top1': last('agree/top1'),
       'kl': last('agree/kl'),
-      'teacher_params': models and sum(
-          params_lib.count(t.params) for t in models) or None,
+      'teacher_params': of_teachers(parameters),
       'student_params': params_lib.count(cast.params),
-      'teacher_flops': models and sum(
-          flops(t.model, t.params, t.size) for t in models) or None,
+      'teacher_flops': of_teachers(flops),
       'student_flops': flops(cast.student, cast.params, cast.size),
+      # Logs are equally many steps apart: the mean rate is harmonic.
       'images_per_s': len(rates) / sum(1 / rate for rate in rates)
                       if rates else None,
       'steps': stage.total,

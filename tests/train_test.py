@@ -34,7 +34,7 @@ def finish(process):
 def wait_for_rows(workdir, rows, process):
   """Waits until metrics.jsonl has so many lines."""
   path = workdir / 'metrics.jsonl'
-  for _ in range(3000):
+  for _ in range(15000):
     if path.exists() and len(path.read_text().splitlines()) >= rows:
       return
     assert process.poll() is None, process.communicate()[0]
