@@ -18,7 +18,7 @@
 #   --data_dir      becomes TFDS_DATA_DIR
 #   --spot          a cheaper slice, which may be preempted at any time
 #   --keep          use the slice if it exists, and do not delete it at the end
-#   --max_failures  in a row on one slice, after which to give up; default 3
+#   --max_failures  of the program on one slice, before giving up; default 3
 #   --pause         seconds between attempts; default 30
 #   --dry_run       print the commands of a successful run, and run none
 #   --help          print this
@@ -46,7 +46,7 @@ program_flags=()
 
 created=''
 temp=''
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # Commands and news go to 3: run's own output may be captured.
 exec 3>&2
@@ -95,7 +95,7 @@ tpu() {  # VERB ARGUMENTS of gcloud compute tpus tpu-vm.
 
 
 is_one_of() {  # WORD WORDS
-  [[ $1 && " $2 " == *" $1 "* ]]
+  [[ $1 =~ ^[A-Za-z_]+$ && " $2 " == *" $1 "* ]]
 }
 
 parse() {

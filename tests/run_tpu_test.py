@@ -23,73 +23,82 @@ CONFIG = 'configs/a b.py:mode=same/rc,sizes=(1, 2)'
 NEEDED = ['--name=tpu', '--zone=z', '--type=v4-8', '--version=v',
           f'--config={CONFIG}', '--workdir=gs://bucket/run 1']
 
-GCLOUD = f'#!{sys.executable} -IS' + r'''
-import json, os, pathlib, shutil, subprocess, sys, time
+# What both programs know of the simulation. They start often: few imports.
+COMMON = f'#!{sys.executable} -IS' + r'''
+import json, os, sys
 
-home = pathlib.Path(os.environ['SIMULATION'])
-slice_, plan = home / 'state', home / 'plan.json'
-verb, args = sys.argv[4], sys.argv[5:]
+HOME = os.environ['SIMULATION']
+STATE, PLAN, WORKER = (HOME + '/state', HOME + '/plan.json', HOME + '/worker')
 
 
-def next_planned(verb):
-  todo = json.loads(plan.read_text())
-  outcome = todo.get(verb) and todo[verb].pop(0)
-  plan.write_text(json.dumps(todo))
+def read(path):
+  with open(path) as file:
+    return file.read()
+
+
+def write(path, text, mode='w'):
+  with open(path, mode) as file:
+    file.write(text)
+
+
+def planned(what):
+  plan = json.loads(read(PLAN))
+  outcome = plan[what].pop(0) if plan.get(what) else None
+  write(PLAN, json.dumps(plan))
   return outcome
-
-
-with open(home / 'calls', 'a') as file:
-  file.write(json.dumps(['gcloud', *sys.argv[1:]]) + '\n')
-if code := next_planned(verb):
-  sys.exit(code)
-if verb == 'create':
-  assert not slice_.exists()
-  slice_.write_text('READY')
-  (home / 'worker').mkdir()
-elif not slice_.exists():
-  sys.exit("ERROR: NOT_FOUND: Resource 'tpu' was not found")
-elif verb == 'delete':
-  slice_.unlink()
-  shutil.rmtree(home / 'worker', ignore_errors=True)
-elif verb == 'describe':
-  print(next_planned('state') or slice_.read_text())
-elif slice_.read_text() != 'READY':
-  sys.exit('ERROR: This TPU has a terminal state')
-elif verb == 'scp':
-  source, destination = [arg for arg in args if not arg.startswith('--')]
-  shutil.copy(source, home / 'worker' / destination.partition(':')[2])
-elif verb == 'ssh':
-  command = args[-1].removeprefix('--command=')
-  sys.exit(subprocess.run(['bash', '-c', command], cwd=home / 'worker',
-                          stdin=subprocess.DEVNULL).returncode)
 '''
 
-PYTHON = f'#!{sys.executable} -IS' + r'''
-import json, os, pathlib, shutil, sys, time
+GCLOUD = COMMON + r'''
 
-home = pathlib.Path(os.environ['SIMULATION'])
-slice_, plan = home / 'state', home / 'plan.json'
-if sys.argv[1:4] == ['-m', 'uv', 'venv']:
-  bin_ = pathlib.Path(sys.argv[-1]) / 'bin'
-  bin_.mkdir(parents=True, exist_ok=True)
-  shutil.copy(__file__, bin_ / 'python')
-elif sys.argv[2] == 'big_distill.main':
-  todo = json.loads(plan.read_text())
-  outcome = todo.get('program') and todo['program'].pop(0)
-  plan.write_text(json.dumps(todo))
-  with open(home / 'programs', 'a') as file:
-    file.write(json.dumps(dict(
-        argv=sys.argv[1:], data_dir=os.environ.get('TFDS_DATA_DIR'),
-        files=sorted(str(path) for path in pathlib.Path('.').rglob('*')
-                     if path.is_file()))) + '\n')
+verb, args = sys.argv[4], sys.argv[5:]
+write(HOME + '/calls', json.dumps(['gcloud', *sys.argv[1:]]) + '\n', 'a')
+if code := planned(verb):
+  sys.exit(code)
+state = read(STATE) if os.path.exists(STATE) else None
+if verb == 'create':
+  assert state is None
+  os.system('rm -rf "$SIMULATION/worker"')
+  os.mkdir(WORKER)
+  write(STATE, 'READY')
+elif state is None:
+  sys.exit("ERROR: NOT_FOUND: Resource 'tpu' was not found")
+elif verb == 'delete':
+  print(file=sys.stderr)  # Fails if nobody reads it.
+  os.remove(STATE)
+elif verb == 'describe':
+  print(planned('state') or state)
+elif state != 'READY':
+  sys.exit(f'ERROR: This TPU has terminal state {state}')
+elif verb == 'scp':
+  source, destination = [arg for arg in args if not arg.startswith('--')]
+  destination = destination.partition(':')[2]
+  os.execvp('cp', ['cp', source, f'{WORKER}/{destination}'])
+elif verb == 'ssh':
+  os.chdir(WORKER)
+  os.execvp('bash', ['bash', '-c', args[-1].removeprefix('--command=')])
+'''
+
+PYTHON = COMMON + r'''
+
+argv = sys.argv[1:]
+if argv[:3] == ['-m', 'uv', 'venv']:
+  os.makedirs(argv[-1] + '/bin', exist_ok=True)
+  if not os.path.exists(argv[-1] + '/bin/python'):
+    os.symlink(os.path.abspath(__file__), argv[-1] + '/bin/python')
+elif argv[1] == 'big_distill.main':
+  outcome = planned('program') or 0
+  files = [os.path.join(folder, name)
+           for folder, _, names in os.walk('.') for name in names]
+  row = dict(argv=argv, data_dir=os.environ.get('TFDS_DATA_DIR'),
+             files=sorted(files))
+  write(HOME + '/programs', json.dumps(row) + '\n', 'a')
   if outcome == 'hang':
+    import time
     time.sleep(60)
   elif isinstance(outcome, list):  # [the slice's new state, exit code]
-    state, code = outcome
-    slice_.write_text(state) if state else slice_.unlink()
-    sys.exit(code)
-  else:
-    sys.exit(outcome or 0)
+    state, outcome = outcome
+    write(STATE, state) if state else os.remove(STATE)
+  sys.exit(outcome)
 '''
 
 
@@ -165,7 +174,8 @@ def cloud(tmp_path):
 def commands(text):
   """The argv of each line, with the name of the temporary folder left out."""
   return [[re.sub(r'tmp\.\w+', 'TMP', word) for word in shlex.split(line)]
-          for line in text.splitlines() if not line.startswith('run_tpu.sh: ')]
+          for line in text.splitlines()
+          if line and not line.startswith('run_tpu.sh: ')]
 
 
 def test_creates_copies_installs_launches_and_deletes_in_this_order(cloud):
@@ -234,44 +244,40 @@ def test_arguments_reach_the_program_as_they_were_given(cloud):
 
 
 def test_without_data_dir_tfds_finds_its_own(cloud):
-  cloud.run()
-  assert cloud.programs[0]['data_dir'] is None
+  assert 'TFDS_DATA_DIR' in cloud.run('--dry_run', '--data_dir=gs://b')[1]
+  assert 'TFDS_DATA_DIR' not in cloud.run('--dry_run')[1]
 
 
 def test_an_option_and_its_value_may_be_two_words(cloud):
   words = [word for arg in NEEDED for word in arg.split('=', 1)]
-  cloud.run()
-  cloud.run(needed=words)
-  one, two = cloud.programs
-  assert one == two
+  one, two = (commands(cloud.run('--dry_run', needed=needed)[1])
+              for needed in (NEEDED, words))
+  assert len(one) > 5 and one == two
 
 
-def test_workers_run_what_git_tracks_as_it_is_in_the_working_tree(cloud):
+def test_workers_run_what_git_tracks_as_it_is_in_the_folder(cloud):
   (cloud.checkout / 'configs/a b.py').write_text('edited since')
   (cloud.checkout / 'secret').write_text('not tracked')
   code, _, _ = cloud.run('--keep')
   assert code == 0
-  assert cloud.programs[0]['files'] == ['configs/a b.py', 'run_tpu.sh']
+  assert cloud.programs[0]['files'] == [
+      './configs/a b.py', './run_tpu.sh']
   copied = cloud.folder / 'worker/big_distill/configs/a b.py'
   assert copied.read_text() == 'edited since'
 
 
-@pytest.mark.parametrize('state', ['PREEMPTED', 'TERMINATED', None])
-@pytest.mark.parametrize('code', [255, 0])
-def test_preemption_recreates_and_relaunches_the_same_command(
-    cloud, state, code):
+def test_preemption_recreates_and_relaunches_the_same_command(cloud):
   # Exit code 0: the program was told in time, saved, and left.
-  plan = {'program': [[state, code], [state, code]]}
+  plan = {'program': [['PREEMPTED', 255], ['PREEMPTED', 0], ['TERMINATED', 1],
+                      [None, 255]]}
   code, _, err = cloud.run('--max_failures=1', '--', '--config.a=b c',
                            plan=plan)
   assert code == 0, err
-  once = 'create scp ssh ssh delete'
-  assert cloud.verbs == ' '.join([once] * 3)
+  assert cloud.verbs == ' '.join(['create scp ssh ssh delete'] * 5)
   launches = [call for call in cloud.calls if 'main' in call[-1]]
-  assert len(launches) == 3
-  assert launches[0] == launches[1] == launches[2]
-  first, second, third = cloud.programs
-  assert first == second == third
+  assert len(launches) == len(cloud.programs) == 5
+  assert all(launch == launches[0] for launch in launches)
+  assert all(program == cloud.programs[0] for program in cloud.programs)
   assert cloud.slice is None
 
 
@@ -363,8 +369,9 @@ def wait_for(condition):
     time.sleep(0.02)
 
 
-@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize('read', [True, False])
+@pytest.mark.parametrize('sign, read', [
+    (signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, True),
+    (signal.SIGHUP, False)])
 def test_ctrl_c_deletes_the_slice(cloud, sign, read):
   process = cloud.start(plan={'program': ['hang']})
   wait_for(lambda: cloud.programs)
@@ -389,7 +396,7 @@ def test_a_slice_that_cannot_be_deleted_is_no_success(cloud):
 
 
 def test_a_relaunch_ends_the_program_that_a_lost_connection_left(cloud):
-  # As MAKE_WAY sees it: a process of that name, and its number in a file.
+  # What is left: a process of that name, and its number in a file.
   left = subprocess.Popen(
       [sys.executable, '-ISc', 'import time; time.sleep(60)',
        'big_distill.main'])
@@ -428,9 +435,10 @@ def without(option):
 @pytest.mark.parametrize('given, words', [
     (without('zone'), ['--zone', '--help']),
     (without('config') + ['--config='], ['--config']),
-    (NEEDED + ['--zome=z'], ['--zome=z', 'zone', ' -- ' ]),
+    (NEEDED + ['--zome=z'], ['--zome=z', 'zone', ' -- ']),
     (NEEDED + ['--config.batch_size=8'], ['--config.batch_size=8', ' --.']),
     (NEEDED + ['stray'], ['stray']),
+    (NEEDED + ['--zone type=z'], ['--zone type=z']),
     (NEEDED + ['-name=x'], ['-name=x']),
     (NEEDED + ['--spot=yes'], ['--spot=yes', 'no value']),
     (NEEDED + ['--project'], ['--project=VALUE']),
