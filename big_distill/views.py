@@ -12,7 +12,6 @@ the same fields in a config. Mixup is not a view: it blends whole batches, all
 views alike, on the device. How boxes are drawn is in `input/crops.py`.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import re
 import zlib
@@ -111,14 +110,14 @@ MODES = {  # The student sees, its teachers see (paper, section 3.1 and Fig. 2).
 
 def mode(spec):
   """A Mode, from its name in MODES or from a mapping of Mode's fields."""
-  if isinstance(spec, Mapping):
+  if not isinstance(spec, str):
+    spec = {**spec}
     fields = [field.name for field in dataclasses.fields(Mode)]
     for key in spec:
       registry.check('field of a mode', key, fields)
     for role in ('student', 'teacher'):
       if role not in spec:
-        raise ValueError(f'The mode {dict(spec)} does not say what the {role} '
-                         'sees.')
+        raise ValueError(f'The mode {spec} does not say what the {role} sees.')
     return Mode(**spec)
   registry.check('mode', spec, MODES)
   return MODES[spec]

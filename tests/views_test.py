@@ -1,5 +1,6 @@
 """The view algebra: one written form, and the paper's modes as a table."""
 
+import ml_collections
 import pytest
 
 from big_distill import views
@@ -41,8 +42,10 @@ def test_modes_are_the_papers():
 
 
 def test_a_mode_can_be_written_in_a_config():
-  mode = views.mode({'student': 'central', 'teacher': 'random#t', 'mixup': True})
-  assert mode == views.Mode(View('central'), View('random', 't'), True)
+  spec = {'student': 'central', 'teacher': 'random#t', 'mixup': True}
+  for written in (spec, ml_collections.ConfigDict(spec)):
+    mode = views.mode(written)
+    assert mode == views.Mode(View('central'), View('random', 't'), True)
 
 
 @pytest.mark.parametrize('spec, message', [
