@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from big_distill.input import crops
 from big_distill.input import pipeline
 from big_distill.input import sources
 from big_distill.views import View
@@ -42,8 +43,9 @@ def test_a_run_may_start_at_any_epoch_at_once(source):
   assert_equal(batches(source, far + 1, far + 2), first[1:])
 
 
-def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(source):
-  steps = batches(source, 0, 15)
+@pytest.mark.parametrize('size', [8, 24])  # Steps that hold an epoch's end.
+def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(source, size):
+  steps = batches(source, 0, 120 // size, size)
   epochs = np.concatenate([batch['index'] for batch in steps]).reshape(6, N)
   assert all(sorted(epoch) == list(range(N)) for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) == 6
@@ -55,6 +57,35 @@ def test_the_order_is_a_permutation_of_any_number(n):
   _, index = tf.map_fn(lambda i: pipeline.example_of(i, n, 5), numbers,
                        fn_output_signature=(tf.int64, tf.int64))
   assert sorted(index.numpy()) == list(range(n))
+
+
+def test_orders_of_a_thousand_epochs_and_of_many_seeds_differ():
+  def order(number, seed):
+    order_of = tf.function(lambda i: pipeline.example_of(i, N, seed)[1])
+    return tuple(int(order_of(tf.constant(i, tf.int64)))
+                 for i in range(number, number + N))
+  patient = {order(N * epoch, 0) for epoch in (0, 1, 256, 257, 512, 2**16, 2**32)}
+  assert len(patient) == 7
+  seeds = (0, 1, 256, 2**16, 2**31, 2**32)
+  assert len({order(0, seed) for seed in seeds}) == 6
+
+
+def test_over_many_epochs_every_example_neighbours_every_other():
+  """Neighbours are what mixup blends: pairs come evenly, wherever they are."""
+  n, epochs = 16, 2400
+  @tf.function
+  def pair(epoch, place):
+    first = pipeline.example_of(epoch * n + place, n, 0)[1]
+    return first, pipeline.example_of(epoch * n + place + 1, n, 0)[1]
+  for place in (0, 7):
+    places = tf.constant(place, tf.int64)
+    pairs = [pair(epoch, places) for epoch in tf.range(epochs, dtype=tf.int64)]
+    codes = [int(first) * n + int(second) for first, second in pairs]
+    counts = np.bincount(codes, minlength=n * n).reshape(n, n)
+    assert (np.diag(counts) == 0).all()
+    expected, freedom = epochs / (n * (n - 1)), n * (n - 1) - 1
+    chi2 = ((counts - expected)**2 / expected)[~np.eye(n, dtype=bool)].sum()
+    assert abs(chi2 - freedom) < 5 * (2 * freedom)**.5
 
 
 @pytest.mark.parametrize('hosts', [2, 4])
@@ -110,6 +141,28 @@ def test_evaluation_sees_a_split_once_and_masks_the_rest(source, size, hosts):
   assert sorted(seen) == list(range(N))
   assert all(batch['views'][str(view)].shape[0] == size // hosts
              for part in parts for batch in part)
+  joined = [tf.nest.map_structure(lambda *x: np.concatenate(x), *batch)
+            for batch in zip(*parts)]
+  alone = list(pipeline.eval_batches(source, [view], size, 0))
+  assert_equal(joined, alone)
+  assert [*np.concatenate([batch['index'] for batch in alone])[:N]] == [*range(N)]
+
+
+def test_a_batch_that_hosts_cannot_share_is_an_error(source):
+  for make in (lambda **host: batches(source, 0, 1, **host),
+               lambda **host: pipeline.eval_batches(source, VIEWS, 8, 0, **host)):
+    with pytest.raises(ValueError, match='8 does not divide among 3 hosts'):
+      make(host=(0, 3))
+
+
+def test_pixels_of_a_batch_are_the_views_of_its_examples(source):
+  batch, = batches(source, 4, 5)  # Numbers 32 ... 39: the second epoch.
+  for row, index in enumerate(batch['index']):
+    image, _ = source.fetch(tf.constant(index))
+    want = crops.render(image, VIEWS, 0, tf.constant(1, tf.int64),
+                        tf.constant(index))
+    for view, pixels in batch['views'].items():
+      assert (pixels[row] == want[view].numpy()).all()
 
 
 def test_the_fraction_decides_the_central_crop(source):

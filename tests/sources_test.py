@@ -81,6 +81,12 @@ def test_examples_come_in_the_order_tfds_gives_them(shards, split, numbers):
   got = read(sources.load('dots', split, shards))
   assert [image for image, _ in got] == [jpeg(i) for i in numbers]
   assert [label for _, label in got] == [i % 2 for i in numbers]
+  # TFDS reads shards in turns, unless told to read one after the other.
+  theirs = tfds.builder('dots', data_dir=shards).as_dataset(
+      split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1),
+      decoders={'image': tfds.decode.SkipDecoding()})
+  assert got == [(example['image'], example['label'])
+                 for example in theirs.as_numpy_iterator()]
 
 
 def test_every_cache_holds_the_same(shards):
@@ -100,8 +106,9 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
 
 
 @pytest.mark.parametrize('split, message', [
-    ('trian', 'no split .trian.; its splits are train'),
-    ('train[:0]', 'is empty')])
+    ('trian', 'no split .trian.; its splits, .* are train .20.'),
+    ('train[25:]', 'no split .train.25:.*train .20.'),
+    ('train[:5', 'no split'), ('train[:0]', 'is empty')])
 def test_splits_that_are_not_there_are_errors(shards, split, message):
   with pytest.raises(ValueError, match=message):
     sources.load('dots', split, shards)
@@ -142,6 +149,35 @@ def test_sub_splits_of_a_folder_are_disjoint_and_fair(tmp_path):
   assert 4 <= sum('/a/' in name for name in names[1]) <= 16
 
 
+def test_labels_mean_in_every_split_what_they_mean_in_train(tmp_path):
+  name = folder(tmp_path, ['train/a/1.jpg', 'train/b/2.jpg', 'train/c/3.jpg',
+                           'test/c/4.jpg', 'new/d/5.jpg'])
+  test = sources.load(name, 'test')
+  assert test.classes == ('a', 'b', 'c') and read(test)[0][1] == 2
+  with pytest.raises(ValueError, match='images of d in new, .* not a class'):
+    sources.load(name, 'new')
+
+
+def test_splits_of_a_folder_add_up(tmp_path):
+  name = folder(tmp_path, [f'{split}/{c}/{i}.jpg' for i in range(4)
+                           for c in 'ab' for split in ('train', 'test')])
+  parts = [read(sources.load(name, split))
+           for split in ('train[:5]', 'test[6:]', 'train[:5]+test[6:]')]
+  assert parts[0] + parts[1] == parts[2] and len(parts[2]) == 7
+
+
+def test_hidden_files_are_not_images(tmp_path):
+  name = folder(tmp_path, ['a/1.jpg', 'a/._1.jpg', '.trash/2.jpg', 'b/3.gif'])
+  source = sources.load(name)
+  assert source.num_examples == 2 and source.classes == ('a', 'b')
+
+
+def test_an_image_beside_the_class_folders_is_named(tmp_path, caplog):
+  source = sources.load(folder(tmp_path, ['a/1.jpg', 'b/2.jpg', 'cover.jpg']))
+  assert source.classes == () and source.num_examples == 3
+  assert 'cover.jpg' in caplog.text
+
+
 @pytest.mark.parametrize('name, split, message', [
     ('folder:/no/such', 'train', 'is not a folder'),
     ('folder:{}', 'train', 'is empty'), ('folder:{}', 'train[x]', 'of the form'),
@@ -158,6 +194,19 @@ def damaged(tmp_path):
   (tmp_path / '4.jpg').write_bytes(jpeg(4)[:-150])
   (tmp_path / '7.jpg').write_bytes(b'not a jpeg')
   return name
+
+
+@pytest.mark.parametrize('cache', sources.CACHES)
+@pytest.mark.parametrize('kind', ['empty', 'gone'])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, cache, kind):
+  name = folder(tmp_path, [f'{i}.jpg' for i in range(5)])
+  if kind == 'empty':
+    (tmp_path / '3.jpg').write_bytes(b'')
+  else:
+    (tmp_path / '9.jpg').symlink_to(tmp_path / 'nowhere')
+  bad = {'empty': '3.jpg', 'gone': '9.jpg'}[kind]
+  with pytest.raises(ValueError, match=f'{tmp_path}/{bad} cannot be decoded'):
+    drain(sources.load(name, cache=cache))
 
 
 def drain(source, view='inception#a@8', steps=6):
@@ -186,15 +235,51 @@ def test_damaged_images_are_skipped_and_counted_only_if_asked(
                  for i in range(10))
 
 
-def test_a_damaged_record_is_named(shards, tmp_path):
-  path = tmp_path / 'dots' / '1.0.0'
+def test_skipping_leaves_the_rest_as_it_is(damaged):
+  kept = read(sources.load(damaged, cache='decoded', corrupt='skip'))
+  root = pathlib.Path(damaged.removeprefix('folder:'))
+  (root / '4.jpg').unlink(), (root / '7.jpg').unlink()
+  rest = read(sources.load(damaged, cache='decoded'))
+  assert len(kept) == len(rest) == 10
+  for (pixels, label), (same, label_too) in zip(kept, rest):
+    assert (pixels == same).all() and label == label_too
+
+
+def copy(shards, root, change):
+  """A data_dir of 'dots' with changed bytes in its files."""
+  path = root / 'dots' / '1.0.0'
   path.mkdir(parents=True)
   for file in (pathlib.Path(shards) / 'dots' / '1.0.0').iterdir():
-    data = file.read_bytes()
-    (path / file.name).write_bytes(data.replace(jpeg(11), b'x' * len(jpeg(11))))
-  source = sources.load('dots', 'train', str(tmp_path))
-  with pytest.raises(ValueError, match='tfrecord-00001-of-00003, record at'):
-    drain(source, steps=5)
+    (path / file.name).write_bytes(change(file.name, file.read_bytes()))
+  return str(root)
+
+
+@pytest.mark.parametrize('cache', sources.CACHES)
+def test_a_damaged_record_is_named_or_skipped(shards, tmp_path, cache, caplog):
+  bad = jpeg(11)[:-100] + bytes(100)  # Of the second shard.
+  shards = copy(shards, tmp_path, lambda _, data: data.replace(jpeg(11), bad))
+  place = 'tfrecord-00001-of-00003, record at byte'
+  with pytest.raises(ValueError, match=f'{place} .* cannot be decoded'):
+    drain(sources.load('dots', 'train', shards, cache), steps=5)
+  source = sources.load('dots', 'train', shards, cache, corrupt='skip')
+  assert 'skipping 1 of 20' in caplog.text and place in caplog.text
+  labels = [label for _, label in read(source)]
+  assert labels == [i % 2 for i in range(20) if i != 11]
+
+
+def test_a_shard_cut_short_is_named(shards, tmp_path):
+  shards = copy(shards, tmp_path, lambda name, data: (
+      data[:-9] if '00002' in name else data))
+  with pytest.raises(ValueError, match='00002-of-00003 is cut short or damaged'):
+    sources.load('dots', 'train', shards)
+
+
+def test_other_formats_of_tfds_are_refused(shards, tmp_path):
+  shards = copy(shards, tmp_path, lambda name, data: (
+      data.replace(b'"tfrecord"', b'"array_record"')
+      if name == 'dataset_info.json' else data))
+  with pytest.raises(ValueError, match='dots is prepared as array_record'):
+    sources.load('dots', 'train', shards)
 
 
 def test_unknown_options_are_errors():

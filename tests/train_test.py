@@ -21,7 +21,7 @@ def start(workdir, *flags, config='configs/quickstart.py:tiny=True'):
   command = [sys.executable, '-m', 'big_distill.main', f'--config={config}',
              f'--workdir={workdir}', *flags]
   # One device, as most people have; steps_test compares device counts.
-  env = os.environ | {'XLA_FLAGS': ''}
+  env = os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
   return subprocess.Popen(command, cwd=ROOT, env=env, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

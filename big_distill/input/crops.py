@@ -22,9 +22,15 @@ METHODS = {'inception': 'bilinear', 'random': 'area', 'central': 'area',
            'squash': 'area'}
 
 
+# libjpeg interpolates halved colour channels from left and right neighbours:
+# the edge of a window lacks one, and very narrow windows go without. With 4
+# columns to spare we saw the pixels of the whole in all windows; not with 1.
+MARGIN = 8
+
+
 def die(seed, epoch, index, view):
-  """The int32 [2] seed that decides this view of this example."""
-  seed = tf.constant([seed & 0x7fffffff, seed >> 31], tf.int32)
+  """The [2] seed that decides this view of this example."""
+  seed = tf.constant([seed, 0], tf.int64)
   fold = tf.random.experimental.stateless_fold_in
   return fold(fold(fold(seed, epoch), index), view.die or 0)
 
@@ -59,21 +65,48 @@ def box(view, shape, die, fraction=FRACTION):
 
 
 def resize(window, view, flip):
-  """Pixels of a box -> uint8 [size, size, 3]. Fractions are cut, not rounded."""
+  """Pixels of a box -> uint8 [size, size, 3]; fractions are cut off."""
   pixels = tf.image.resize(window, [view.size] * 2, METHODS[view.crop])
   pixels = tf.cast(pixels, tf.uint8)
-  return tf.cond(flip, lambda: pixels[:, ::-1], lambda: pixels)
+  # Far faster than pixels[:, ::-1]: reversal of RGB is a case of its own.
+  return tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def decode(encoded):
-  """Any JPEG, PNG, GIF or BMP, of any colour space -> uint8 [h, w, 3]."""
+  """Any JPEG, PNG, GIF or BMP, of any colour space -> uint8 [h, w, 3].
+
+  But for BMPs with a palette, whose indices TensorFlow takes for shades of grey.
+  """
   image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
   return tf.ensure_shape(image, [None, None, 3])
 
 
-def _cut(image, frame):
+def cut(image, frame):
+  """The pixels inside a box."""
   top, left, height, width = tf.unstack(frame)
   return image[top:top + height, left:left + width]
+
+
+def decode_window(encoded, frame):
+  """cut(decode(encoded), frame), bit for bit, of a JPEG, in less time."""
+  top, left, height, width = tf.unstack(frame)
+  start = tf.maximum(left - MARGIN, 0)
+  end = tf.minimum(left + width + MARGIN,
+                   tf.image.extract_jpeg_shape(encoded)[1])
+  pixels = tf.image.decode_and_crop_jpeg(
+      encoded, tf.stack([top, start, height, end - start]), channels=3)
+  return pixels[:, left - start:left - start + width]
+
+
+def is_whole_jpeg(encoded):
+  """False for what is no JPEG, and for one that does not end as a JPEG should.
+
+  A window above the end of a JPEG cut short decodes as if nothing were missing;
+  so the latter is decoded whole, and is found out wherever its box lies.
+  """
+  end = tf.maximum(tf.strings.length(encoded) - 2, 0)
+  end = tf.strings.substr(encoded, end, 2)
+  return tf.io.is_jpeg(encoded) & (end == b'\xff\xd9')
 
 
 def render(image, views, seed, epoch, index, fraction=FRACTION):
@@ -91,20 +124,20 @@ def render(image, views, seed, epoch, index, fraction=FRACTION):
     def whole():
       pixels = decode(image)
       frame, flip = box(region, tf.shape(pixels), dice[region], fraction)
-      return _cut(pixels, frame), flip
+      return cut(pixels, frame), flip
 
     def window():
       shape = tf.image.extract_jpeg_shape(image)
       frame, flip = box(region, shape, dice[region], fraction)
-      return tf.image.decode_and_crop_jpeg(image, frame, channels=3), flip
+      return decode_window(image, frame), flip
 
-    windows = {region: tf.cond(tf.io.is_jpeg(image), window, whole)}
+    windows = {region: tf.cond(is_whole_jpeg(image), window, whole)}
   else:
     pixels = decode(image) if image.dtype == tf.string else image
     windows = {}
     for region in regions:
       frame, flip = box(region, tf.shape(pixels), dice[region], fraction)
-      windows[region] = _cut(pixels, frame), flip
+      windows[region] = cut(pixels, frame), flip
 
   return {str(view): resize(windows[view.region][0], view,
                             windows[view.region][1]) for view in views}

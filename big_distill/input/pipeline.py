@@ -7,7 +7,6 @@ any step can be the first, nothing about the order is saved, and the number of
 hosts and devices does not enter.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from big_distill.input import crops
@@ -19,10 +18,16 @@ load = sources.load
 def example_of(number, n, seed):
   """(epoch, index) of an example number, in a split of n examples."""
   epoch = number // n
-  keys = tf.stack([tf.cast(seed & 0x7fffffff, tf.int64), epoch])
-  index = tf.random.experimental.index_shuffle(
-      number % n, tf.cast(keys, tf.int32), tf.cast(n - 1, tf.int64))
-  return epoch, tf.cast(index, tf.int64)
+  # The shuffle looks at few bits of its keys, for a small n at the lowest 8: as
+  # keys, epochs themselves would repeat every 256. So they are hashed. The raw
+  # op takes three keys, where tf.random.experimental.index_shuffle takes two.
+  fold = tf.random.experimental.stateless_fold_in
+  keys = tf.random.stateless_uniform(
+      [3], fold(tf.constant([seed, 1], tf.int64), epoch), minval=None,
+      maxval=None, dtype=tf.int32)
+  index = tf.raw_ops.RandomIndexShuffle(
+      index=number % n, seed=keys, max_index=tf.constant(n - 1, tf.int64))
+  return epoch, index
 
 
 def train_batches(source, views, batch_size, seed, start, stop, *,
@@ -32,25 +37,11 @@ def train_batches(source, views, batch_size, seed, start, stop, *,
   {'label': int32 [b], 'index': int64 [b], 'views': {view: uint8 [b, s, s, 3]}}
   where b is the share of host[0] among host[1] hosts, in order of number.
   """
-  share = batch_size // host[1]
+  def example(number):
+    return *example_of(number, source.num_examples, seed), {}
 
-  def render(number):
-    step, place = number // share, number % share
-    number = step * batch_size + host[0] * share + place
-    epoch, index = example_of(number, source.num_examples, seed)
-    image, label = source.fetch(index)
-    shown = crops.render(image, views, seed, epoch, index, fraction)
-    return {'label': label, 'index': index, 'views': shown}
-
-  def indices(step):  # For messages only: which examples this batch holds.
-    first = step * batch_size + host[0] * share
-    return [int(example_of(tf.constant(number, tf.int64), source.num_examples,
-                           seed)[1]) for number in range(first, first + share)]
-
-  dataset = tf.data.Dataset.range(start * share, stop * share)
-  dataset = dataset.map(render, tf.data.AUTOTUNE, deterministic=True)
-  dataset = dataset.batch(share, drop_remainder=True)
-  return _iterate(dataset, source, indices, start)
+  return _batches(source, views, batch_size, seed, start, stop, fraction, host,
+                  example)
 
 
 def eval_batches(source, views, batch_size, seed, *, fraction=crops.FRACTION,
@@ -60,40 +51,46 @@ def eval_batches(source, views, batch_size, seed, *, fraction=crops.FRACTION,
   As train_batches, with 'mask' float32 [b]: 0 marks padding. All hosts yield
   equally many batches.
   """
-  n, share = source.num_examples, batch_size // host[1]
-  steps = -(-n // batch_size)
+  n = source.num_examples
 
-  def render(number):
-    step, place = number // share, number % share
-    number = step * batch_size + host[0] * share + place
-    index = tf.minimum(number, n - 1)
+  def example(number):
+    return (tf.constant(0, tf.int64), tf.minimum(number, n - 1),
+            {'mask': tf.cast(number < n, tf.float32)})
+
+  return _batches(source, views, batch_size, seed, 0, -(-n // batch_size),
+                  fraction, host, example)
+
+
+def _batches(source, views, batch_size, seed, start, stop, fraction, host,
+             example):
+  """Batches; `example` is number -> epoch, index, further values."""
+  place, hosts = host
+  if batch_size % hosts:
+    raise ValueError(f'A batch of {batch_size} does not divide among {hosts} '
+                     'hosts.')
+  share = batch_size // hosts
+
+  def number_of(i):  # The i-th example that this host renders.
+    return i // share * batch_size + place * share + i % share
+
+  def render(i):
+    epoch, index, further = example(number_of(i))
     image, label = source.fetch(index)
-    shown = crops.render(image, views, seed, tf.constant(0, tf.int64), index,
-                         fraction)
-    return {'label': label, 'index': index, 'views': shown,
-            'mask': tf.cast(number < n, tf.float32)}
+    shown = crops.render(image, views, seed, epoch, index, fraction)
+    return {'label': label, 'index': index, 'views': shown, **further}
 
-  def indices(step):
-    first = step * batch_size + host[0] * share
-    return [min(number, n - 1) for number in range(first, first + share)]
-
-  dataset = tf.data.Dataset.range(steps * share)
+  dataset = tf.data.Dataset.range(start * share, stop * share)
   dataset = dataset.map(render, tf.data.AUTOTUNE, deterministic=True)
   dataset = dataset.batch(share, drop_remainder=True)
-  return _iterate(dataset, source, indices, 0)
+  dataset = dataset.prefetch(tf.data.AUTOTUNE)
 
-
-def _iterate(dataset, source, indices, start):
-  """numpy batches; an image that cannot be decoded is named."""
-  iterator = dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-  step = start
-  while True:
+  def stream(step):
     try:
-      batch = next(iterator)
-    except StopIteration:
-      return
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-      raise ValueError(sources.name_corrupt(source, np.unique(indices(step)))
-                       ) from error
-    yield batch
-    step += 1
+      for step, batch in enumerate(dataset.as_numpy_iterator(), step + 1):
+        yield batch
+    except tf.errors.OpError as error:
+      held = tf.range(step * share, (step + 1) * share, dtype=tf.int64)
+      held = {int(example(number_of(i))[1]) for i in held}
+      raise sources.blame(source, sorted(held), error) from error
+
+  return stream(start)

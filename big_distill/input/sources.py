@@ -8,8 +8,8 @@ disk when it is asked for.
 
 from collections.abc import Callable
 import concurrent.futures
-import hashlib
 import os
+import re
 import struct
 from typing import NamedTuple
 
@@ -20,11 +20,11 @@ import tensorflow_datasets as tfds
 
 from big_distill import registry
 from big_distill.input import crops
+from big_distill.input import folders
 
 BUNDLED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'data')
 CACHES = ('encoded', 'decoded', 'none')
 ON_CORRUPT = ('stop', 'skip')
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.gif', '.bmp')
 
 
 class Source(NamedTuple):
@@ -58,9 +58,6 @@ def load(name, split='train', data_dir=None, cache='encoded', corrupt='stop'):
           'none': lambda source: source}[cache](source)
 
 
-# ------------------------------------------------------------- TFDS datasets
-
-
 def _builder(name, data_dir):
   """A builder made from the files of a prepared dataset, without its code."""
   dirs = [data_dir, BUNDLED] if data_dir else [None, BUNDLED]
@@ -72,7 +69,8 @@ def _builder(name, data_dir):
       continue
   known = tfds.list_builders()
   base = name.split('/')[0].split(':')[0]
-  registry.check('dataset', base, [*known, *os.listdir(BUNDLED)])
+  bundled = [entry.name for entry in os.scandir(BUNDLED) if entry.is_dir()]
+  registry.check('dataset', base, [*known, *bundled])
   where = data_dir or tfds.core.constants.DATA_DIR
   raise ValueError(f'{name} is not prepared in {where}. To prepare it: '
                    f'tfds build {name} --data_dir={where}')
@@ -80,24 +78,33 @@ def _builder(name, data_dir):
 
 def _tfds(name, split, data_dir):
   """Examples of TFRecord files, found by offset."""
-  builder = _builder(name, data_dir)
-  info = builder.info
+  info = _builder(name, data_dir).info
+  features = info.features
+  if 'image' not in features:
+    raise ValueError(f'{name} has no images, only {", ".join(features)}.')
+  if info.file_format != tfds.core.FileFormat.TFRECORD:
+    raise ValueError(f'{name} is prepared as {info.file_format.value}; only '
+                     'tfrecord can be read.')
   try:
     parts = info.splits[split].file_instructions
-  except ValueError as error:
-    raise ValueError(f'{name} has no split {split!r}; its splits are '
-                     f'{", ".join(info.splits)}.') from error
+  except (ValueError, AssertionError) as error:
+    known = [f'{each} ({info.splits[each].num_examples})'
+             for each in info.splits]
+    raise ValueError(f'{name} has no split {split!r}; its splits, and how many '
+                     f'images they have, are {", ".join(known)}.') from error
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     spans = list(pool.map(lambda part: _spans(part.filename)[
         part.skip:part.skip + part.take], parts))
   files = [part.filename for part in parts]
   which = np.repeat(np.arange(len(files)), [len(span) for span in spans])
   where = np.concatenate([np.zeros([0, 2], np.int64), *spans])
+  label = features['label'] if 'label' in features else None
+  classes = (tuple(label.names) if isinstance(label, tfds.features.ClassLabel)
+             else ())
 
   def read(index):
     start, length = where[index]
-    path = files[which[index]]
-    with tf.io.gfile.GFile(path, 'rb') as file:
+    with _open(files[which[index]]) as file:
       file.seek(int(start))
       return file.read(int(length))
 
@@ -108,11 +115,15 @@ def _tfds(name, split, data_dir):
     label = example['label'] if classes else -1
     return example['image'], tf.cast(label, tf.int32)
 
-  features = info.features
-  classes = tuple(features['label'].names) if 'label' in features else ()
   return Source(f'{info.full_name} {split}', len(where), classes, fetch,
                 lambda i: f'{os.path.basename(files[which[i]])}, record at '
                           f'byte {where[i][0] - 12}')
+
+
+def _open(path):
+  """A file that reads what it is asked for: GFile reads 512 kB at a time."""
+  remote = '://' in path
+  return tf.io.gfile.GFile(path, 'rb') if remote else open(path, 'rb', 0)
 
 
 def _spans(path):
@@ -120,108 +131,62 @@ def _spans(path):
 
   A record is its length (8 bytes), a checksum (4), the payload, another (4).
   """
-  spans, position = [], 0
-  with tf.io.gfile.GFile(path, 'rb') as file:
-    size = file.size()
+  spans, position, size = [], 0, tf.io.gfile.stat(path).length
+  with _open(path) as file:
     while position < size:
       file.seek(position)
-      length, = struct.unpack('<Q', file.read(8))
+      head = file.read(8)
+      length = struct.unpack('<Q', head)[0] if len(head) == 8 else size
+      if position + length + 16 > size:
+        raise ValueError(f'{path} is cut short or damaged at byte {position}. '
+                         'Prepare the dataset anew.')
       spans.append((position + 12, length))
       position += length + 16
   return np.asarray(spans, np.int64).reshape(-1, 2)
 
 
-# -------------------------------------------------------- Folders of images
-
-
 def _folder(path, split):
-  """Images below a folder; its sub-folders, where it has any, are classes.
-
-  PATH/train and the like are splits of their own; a folder without them is one
-  split named 'train'. Files come in an order that is scattered over classes
-  and does not change, so that train[:90%] is a fair sample.
-  """
-  path = os.path.expanduser(path)
-  if not tf.io.gfile.isdir(path):
-    raise ValueError(f'folder:{path} is not a folder.')
-  base = split.split('[')[0].split('+')[0]
-  if tf.io.gfile.isdir(os.path.join(path, base)):
-    path = os.path.join(path, base)
-  elif base != 'train':
-    raise ValueError(f'folder:{path} has no split {base!r}: without a '
-                     f'sub-folder of that name its images are all in train.')
-
-  found = [os.path.relpath(os.path.join(folder, file), path)
-           for folder, _, files in tf.io.gfile.walk(path) for file in files
-           if file.lower().endswith(EXTENSIONS)]
-  found.sort(key=lambda file: hashlib.md5(file.encode()).hexdigest())
-  classes = tuple(sorted({file.split(os.sep)[0] for file in found
-                          if os.sep in file}))
-  if any(os.sep not in file for file in found):
-    classes = ()
-  found = [found[i] for i in _subset(split, base, len(found))]
-  labels = np.asarray([classes.index(file.split(os.sep)[0]) if classes else -1
-                       for file in found], np.int32)
-  files = tf.constant([os.path.join(path, file) for file in found], tf.string)
-  table = tf.constant(labels)
-
-  def fetch(index):
-    return tf.io.read_file(files[index]), table[index]
-
-  return Source(f'folder:{path} {split}', len(found), classes, fetch,
-                lambda i: os.path.join(path, found[i]))
-
-
-def _subset(split, base, n):
-  """Indices that a TFDS split expression selects out of n."""
-  info = tfds.core.SplitInfo(name=base, shard_lengths=[n], num_bytes=0)
-  try:
-    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute({base: info})
-  except (ValueError, KeyError, AssertionError) as error:
-    raise ValueError(f'The split {split!r} is not of the form train[:90%] or '
-                     'train[:500]+train[600:].') from error
-  return [i for part in parts for i in range(n)[part.from_:part.to]]
-
-
-# ------------------------------------------------------------------- Caches
+  """Files of images."""
+  found = folders.find(path, split)
+  files = tf.constant(found.files, tf.string)
+  labels = tf.constant(found.labels, tf.int32)
+  return Source(f'folder:{path} {split}', len(found.files), found.classes,
+                lambda i: (tf.io.read_file(files[i]), labels[i]),
+                lambda i: found.files[i])
 
 
 def _read_all(source, then):
-  """then(image), label for every example, as numpy values, in order."""
+  """then(image) and label of every example, in order: two constants."""
   def fetch(index):
     image, label = source.fetch(index)
     return then(image), label
   dataset = tf.data.Dataset.range(source.num_examples)
   dataset = dataset.map(fetch, tf.data.AUTOTUNE, deterministic=True)
-  return dataset.as_numpy_iterator()
+  examples = []
+  try:
+    for example in dataset.as_numpy_iterator():
+      examples.append(example)
+  except tf.errors.OpError as error:
+    raise blame(source, [len(examples)], error) from error
+  images, labels = zip(*examples)
+  return tf.constant(images, tf.string), tf.constant(labels)
 
 
 def _keep_encoded(source):
-  images, labels = zip(*_read_all(source, lambda image: image))
-  images, labels = tf.constant(images, tf.string), tf.constant(labels)
+  images, labels = _read_all(source, lambda image: image)
   return source._replace(fetch=lambda i: (images[i], labels[i]))
 
 
 def _keep_decoded(source):
   """Pixels, serialised: images differ in size."""
-  def raw(image):
-    return tf.io.serialize_tensor(crops.decode(image))
-
-  try:
-    images, labels = zip(*_read_all(source, raw))
-  except tf.errors.InvalidArgumentError as error:
-    raise ValueError(name_corrupt(source, range(source.num_examples))
-                     ) from error
-  images, labels = tf.constant(images, tf.string), tf.constant(labels)
+  images, labels = _read_all(
+      source, lambda image: tf.io.serialize_tensor(crops.decode(image)))
 
   def fetch(index):
     pixels = tf.io.parse_tensor(images[index], tf.uint8)
     return tf.ensure_shape(pixels, [None, None, 3]), labels[index]
 
   return source._replace(fetch=fetch)
-
-
-# ----------------------------------------------------------- Corrupt images
 
 
 def _without_corrupt(source):
@@ -247,15 +212,21 @@ def _without_corrupt(source):
                          name=lambda i: source.name(good[i]))
 
 
-def name_corrupt(source, indices):
-  """A message that names the first of `indices` that cannot be decoded."""
+def blame(source, indices, error):
+  """ValueError that names the first example to blame for an error.
+
+  It is the first of `indices` that cannot be read or decoded; the error itself
+  is returned if all can.
+  """
   for index in indices:
-    image, _ = source.fetch(tf.constant(int(index), tf.int64))
     try:
-      crops.decode(image)
-    except tf.errors.InvalidArgumentError as error:
-      reason = error.message.split('}} ')[-1].split(' [Op')[0].rstrip('.')
-      return (f'{source.title}: {source.name(index)} cannot be decoded '
-              f'({reason}). Repair or remove it, or set corrupt=skip in the '
-              'data section.')
-  return f'{source.title}: an example could not be read.'
+      image, _ = source.fetch(tf.constant(index, tf.int64))
+      if image.dtype == tf.string:
+        crops.decode(image)
+    except tf.errors.OpError as found:
+      reason = re.sub(r'{{.*?}}|\[Op.*', '', found.message).strip()
+      reason = reason.split('\n')[0].rstrip('.')
+      return ValueError(
+          f'{source.title}: {source.name(index)} cannot be decoded ({reason}). '
+          'Repair or remove it, or set corrupt=skip in the data section.')
+  return error

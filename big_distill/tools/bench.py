@@ -12,8 +12,8 @@ rounds; in a round every part is called `steps` times in a row.
 Left out: evaluation, checkpoints, the copy of a batch to the devices, and more
 than one host. The whole step is compiled as one and also computes what is
 logged, so the parts need not add up to it. Input needs TensorFlow and is
-measured only where it is: bundled photographs as uint8 views, read by
-the pipeline of training while the devices rest.
+measured only where it is, after the rest: the bundled photographs, whatever the
+config's data, as uint8 views from the pipeline of training.
 """
 
 import csv
@@ -344,7 +344,7 @@ def _parse(argv):
   """Flags, or one line on what is wrong with them."""
   try:
     rest = flags.FLAGS(argv)
-    _ = flags.FLAGS.config  # Where a missing file is noticed.
+    dict(flags.FLAGS.config or {})  # Only now is a missing file noticed.
     return rest
   except (flags.Error, ValueError, OSError) as error:
     # What a config raises comes wrapped into its whole traceback.

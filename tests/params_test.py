@@ -1,0 +1,168 @@
+"""npz files return what was put in, or say in one line why they do not."""
+
+import os
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from big_distill import params
+
+TREE = {
+    'block1': {'unit01': {'kernel': np.arange(6, dtype=np.float32).reshape(2, 3),
+                          'bias': np.array([np.nan, -0., np.inf], np.float32)}},
+    'norm-pre-head': {'scale': np.arange(-4, 4).astype(ml_dtypes.bfloat16)},
+    'step': np.array(7, np.int32),
+    'mask': np.array([[True], [False]]),
+    'none': np.zeros((0, 3), np.float16),
+}
+
+
+def same(a, b):
+  """Bit for bit, NaN and the sign of zero included."""
+  return (a.dtype == b.dtype and a.shape == b.shape
+          and a.tobytes() == b.tobytes())
+
+
+def test_names_are_paths_and_paths_are_names():
+  flat = params.flatten(TREE)
+  assert list(flat) == ['block1/unit01/kernel', 'block1/unit01/bias',
+                        'norm-pre-head/scale', 'step', 'mask', 'none']
+  assert jax.tree.all(jax.tree.map(same, params.unflatten(flat), TREE))
+
+
+@pytest.mark.parametrize('name', ['some.npz', 'some'])
+def test_a_file_returns_every_bit_and_dtype(tmp_path, name):
+  flat = params.flatten(TREE)
+  params.save_npz(tmp_path / name, flat)
+  assert os.listdir(tmp_path) == [name]
+  loaded = params.load_npz(str(tmp_path / name))
+  assert list(loaded) == list(flat)
+  for key, leaf in flat.items():
+    assert same(loaded[key], leaf), key
+
+
+def test_arrays_of_a_device_are_saved_as_their_values(tmp_path):
+  flat = {'a': jax.numpy.arange(3.), 'b': jax.numpy.ones(2, 'bfloat16')}
+  params.save_npz(tmp_path / 'some.npz', flat)
+  loaded = params.load_npz(tmp_path / 'some.npz')
+  assert all(same(loaded[key], np.asarray(leaf)) for key, leaf in flat.items())
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / 'some.npz'
+  old, new = {'a': np.zeros(3)}, {'a': np.ones(4)}
+  params.save_npz(path, old)
+
+  with monkeypatch.context() as broken:
+    def fail(*_, **__):
+      raise OSError('The disk is full.')
+    broken.setattr(np, 'savez', fail)
+    with pytest.raises(OSError, match='disk is full'):
+      params.save_npz(path, new)
+  assert same(params.load_npz(path)['a'], old['a'])
+
+  params.save_npz(path, new)
+  assert same(params.load_npz(path)['a'], new['a'])
+
+
+def one_line(load):
+  """The message of the ValueError that `load` raises: one line."""
+  with pytest.raises(ValueError) as error:
+    load()
+  message = str(error.value)
+  assert len(message.splitlines()) == 1
+  return message
+
+
+@pytest.mark.parametrize('compress', [False, True])
+def test_a_damaged_file_is_refused_or_intact(tmp_path, compress):
+  flat = params.flatten(TREE)
+  path = tmp_path / 'some.npz'
+  (np.savez_compressed if compress else np.savez)(path, **flat)
+  whole = path.read_bytes()
+  refused = 0
+  for i in range(0, len(whole), 3):
+    path.write_bytes(whole[:i] + bytes([whole[i] ^ 5]) + whole[i + 1:])
+    try:
+      loaded = params.load_npz(path)
+    except ValueError as error:
+      assert len(str(error).splitlines()) == 1 and str(path) in str(error)
+      refused += 1
+    else:  # A name may suffer, which check_match reports; no value may.
+      for name in loaded.keys() & flat.keys():
+        assert same(loaded[name].view(flat[name].dtype), flat[name]), (i, name)
+  assert refused > len(whole) / 6
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+  path = tmp_path / 'some.npz'
+  params.save_npz(path, params.flatten(TREE))
+  whole = path.read_bytes()
+  for size in range(0, len(whole), 50):
+    path.write_bytes(whole[:size])
+    assert one_line(lambda: params.load_npz(path)) == (
+        f'{path} is not an npz file, or not a whole one.')
+
+
+def test_what_is_no_npz_file_is_named(tmp_path):
+  (tmp_path / 'text.npz').write_text('hello')
+  np.save(tmp_path / 'array.npy', np.zeros(3))
+  np.savez(tmp_path / 'object.npz', a=np.array([{}], object))
+  (tmp_path / 'folder.npz').mkdir()
+  for name, message in [
+      ('text.npz', 'is not an npz file'),
+      ('array.npy', 'is not an npz file'),
+      ('object.npz', 'is a damaged npz file: ValueError: Object arrays'),
+      ('folder.npz', 'cannot be read: IsADirectoryError'),
+      ('missing.npz', 'There is no checkpoint')]:
+    path = tmp_path / name
+    text = one_line(lambda: params.load_npz(path))
+    assert str(path) in text and message in text
+
+
+def test_a_storage_that_fails_is_named_in_one_line(monkeypatch):
+  class NoNetwork(Exception):
+    """As TensorFlow's errors of gs:// paths, no OSError."""
+
+  def exists(path):
+    raise NoNetwork(f'No such host.\n when reading {path}')
+
+  monkeypatch.setattr(type(params.epath.Path('/')), 'exists', exists)
+  assert one_line(lambda: params.load_npz('/bucket/some.npz')) == (
+      '/bucket/some.npz cannot be read: NoNetwork: No such host.')
+
+
+def test_every_mismatch_is_listed_by_name_and_shape():
+  given = {'a': np.zeros(3), 'b': np.zeros((1, 2)), 'd': np.zeros(())}
+  wanted = {'a': np.zeros(3), 'b': np.zeros((2, 1)), 'c': np.zeros((4,))}
+  lines = ['! b (1, 2): should be (2, 1)', '+ c (4,): missing',
+           '- d (): unexpected']
+  assert params.mismatches(given, wanted) == lines
+  shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for name, leaf in wanted.items()}
+  assert params.mismatches(given, shapes) == lines
+  with pytest.raises(ValueError) as error:
+    params.check_match(given, wanted, 'This')
+  assert str(error.value).splitlines() == [
+      'This does not fit the model:', *(f'  {line}' for line in lines)]
+
+
+def test_what_matches_passes_whatever_its_order_and_dtype():
+  given = {'b': np.zeros((2, 1)), 'a': np.zeros(3, np.int8)}
+  wanted = {'a': np.zeros(3), 'b': np.zeros((2, 1))}
+  assert params.mismatches(given, wanted) == []
+  params.check_match(given, wanted, 'This')
+
+
+def test_count_is_the_sum_of_sizes():
+  assert params.count(TREE) == 6 + 3 + 8 + 1 + 2 + 0
+  assert params.count(jax.ShapeDtypeStruct((3, 5), np.float32)) == 15
+
+
+def test_overview_tells_names_shapes_sizes_and_the_total():
+  text = params.overview({'a': {'kernel': np.ones((2, 3), np.float32)},
+                          'b': np.zeros(1000, np.float32)})
+  for cell in ('a/kernel', '(2, 3)', '1,000', 'Total: 1,006'):
+    assert cell in text, text

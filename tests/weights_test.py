@@ -1,0 +1,154 @@
+"""Checkpoints of either layout load as what they are, or say what is wrong."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+import big_distill
+from big_distill import params as params_lib
+from big_distill import pretrained
+from big_distill.weights import bit
+
+
+@pytest.fixture(scope='module')
+def student():
+  model, params = pretrained.create(size=16, family='bit', depth=(2, 1),
+                                    width=.25, num_classes=5)
+  rng = np.random.default_rng(0)
+  return model, jax.tree.map(
+      lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+
+
+def assert_equal(a, b):
+  a, b = params_lib.flatten(a), params_lib.flatten(b)
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize('layout', ['big_vision', 'big_transfer'])
+def test_what_is_saved_in_a_layout_loads_as_it_was(student, tmp_path, layout):
+  model, params = student
+  big_distill.save(tmp_path / 's.npz', params, layout)
+  loaded, got = big_distill.load(tmp_path / 's.npz')
+  assert_equal(got, params)
+  assert (loaded.depth, loaded.width, loaded.num_classes) == ((2, 1), .25, 5)
+  images = np.random.default_rng(1).normal(size=(2, 16, 16, 3))
+  want = model.apply({'params': params}, images)[0]
+  assert (loaded.apply({'params': got}, images)[0] == want).all()
+
+
+def test_names_and_shapes_are_those_of_big_transfer(student, tmp_path):
+  big_distill.save(tmp_path / 's.npz', student[1], 'big_transfer')
+  shapes = {name: leaf.shape for name, leaf
+            in params_lib.load_npz(tmp_path / 's.npz').items()}
+  conv = 'standardized_conv2d/kernel'
+  assert {name: shape for name, shape in shapes.items()
+          if 'unit02' not in name and 'block2' not in name} == {
+      f'resnet/root_block/{conv}': (7, 7, 3, 16),
+      f'resnet/block1/unit01/a/{conv}': (1, 1, 16, 16),
+      f'resnet/block1/unit01/b/{conv}': (3, 3, 16, 16),
+      f'resnet/block1/unit01/c/{conv}': (1, 1, 16, 64),
+      f'resnet/block1/unit01/a/proj/{conv}': (1, 1, 16, 64),
+      **{f'resnet/block1/unit01/{unit}/group_norm/{name}': (16,)
+         for unit in 'abc' for name in ('gamma', 'beta')},
+      'resnet/group_norm/gamma': (128,), 'resnet/group_norm/beta': (128,),
+      'resnet/head/conv2d/kernel': (1, 1, 128, 5), 'resnet/head/conv2d/bias': (5,)}
+
+
+def test_names_and_shapes_are_those_of_big_vision(student):
+  flat = params_lib.flatten(student[1])
+  assert flat['block1/unit01/gn1/scale'].shape == (1, 1, 1, 16)
+  assert flat['norm-pre-head/bias'].shape == (1, 1, 1, 128)
+  assert {'root_block/conv_root/kernel', 'block2/unit01/conv_proj/kernel',
+          'block1/unit02/conv3/kernel', 'head/bias'} <= flat.keys()
+
+
+@pytest.mark.parametrize('prefix', ['params/', 'opt/target/'])
+def test_nested_checkpoints_are_unwrapped(student, tmp_path, prefix):
+  flat = {prefix + name: leaf for name, leaf
+          in params_lib.flatten(student[1]).items()}
+  params_lib.save_npz(tmp_path / 's.npz', flat | {'chrono/x': np.zeros(1)})
+  assert_equal(big_distill.load(tmp_path / 's.npz')[1], student[1])
+
+
+def test_numbered_names_of_big_transfer_are_understood(student, tmp_path):
+  flat = bit.LAYOUTS['big_transfer'](params_lib.flatten(student[1]))
+  flat = {name.replace('conv2d/', f'conv2d_{i}/') if 'head' not in name
+          else name: leaf for i, (name, leaf) in enumerate(flat.items())}
+  params_lib.save_npz(tmp_path / 's.npz', flat)
+  assert_equal(big_distill.load(tmp_path / 's.npz')[1], student[1])
+
+
+def test_bfloat16_survives_npz(student, tmp_path):
+  half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), student[1])
+  big_distill.save(tmp_path / 's.npz', half)
+  assert_equal(big_distill.load(tmp_path / 's.npz')[1], half)
+
+
+@pytest.mark.parametrize('depth, width', [
+    (50, 1), (152, 2), (26, 4), ((1, 1, 1), .375), ((3,), 2)])
+def test_family_size_and_classes_are_read_off_the_shapes(depth, width):
+  model = pretrained.build('bit', depth=depth, width=width, num_classes=7)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(
+      (1, 32, 32, 3), np.float32))['params']
+  from big_distill.models import bit as model_lib
+  assert bit.recognise(params_lib.flatten(shapes)) == dict(
+      depth=model_lib.units(depth), width=width, num_classes=7)
+
+
+def test_the_bundled_teacher_is_one_of_the_published(tmp_path):
+  model, _ = big_distill.load('caltech12 teacher')
+  assert (model.depth, model.width, model.num_classes) == ((2, 2, 2), .75, 12)
+  assert pretrained.path_of('BiT-M R152x2 imagenet2012 ic224') == (
+      'gs://bit_models/distill/R152x2_T_224.npz')
+  with pytest.raises(ValueError, match='did you mean BiT-M-R50x1'):
+    pretrained.path_of('BiT-M-R50')
+
+
+def test_every_mismatch_is_listed_by_name(student, tmp_path):
+  flat = params_lib.flatten(student[1])
+  del flat['norm-pre-head/bias']
+  flat['block1/unit02/gn3/scale'] = np.zeros([1, 1, 1, 9])
+  flat['extra/kernel'] = np.zeros([2])
+  params_lib.save_npz(tmp_path / 's.npz', flat)
+  with pytest.raises(ValueError) as error:
+    big_distill.load(tmp_path / 's.npz')
+  for line in ('s.npz does not fit', '+ norm-pre-head/bias (1, 1, 1, 128): miss',
+               '- extra/kernel (2,): unexpected',
+               '! block1/unit02/gn3/scale (1, 1, 1, 9): should be (1, 1, 1, 16)'):
+    assert line in str(error.value)
+
+
+def test_what_is_no_checkpoint_is_one_clear_line(student, tmp_path):
+  whole = tmp_path / 'whole.npz'
+  big_distill.save(whole, student[1])
+  (tmp_path / 'cut.npz').write_bytes(whole.read_bytes()[:-2000])
+  (tmp_path / 'text.npz').write_text('hello')
+  params_lib.save_npz(tmp_path / 'other.npz', {'a/b': np.zeros(2)})
+  for name, message in (('none', 'There is no checkpoint'),
+                        ('cut', 'is not an npz file'),
+                        ('text', 'is not an npz file'),
+                        ('other', 'no model of a known family')):
+    with pytest.raises(ValueError, match=message):
+      big_distill.load(str(tmp_path / f'{name}.npz'))
+
+
+def test_a_head_is_kept_dropped_or_reshaped_as_said(student, tmp_path):
+  _, params = student
+  big_distill.save(tmp_path / 's.npz', params)
+  for classes in (5, 9):
+    _, fresh = pretrained.create(size=16, family='bit', depth=(2, 1), width=.25,
+                                 num_classes=classes)
+    for head in ('keep', 'drop', 'reshape'):
+      if head == 'keep' and classes == 9:
+        with pytest.raises(ValueError, match=r'head/bias \(5,\): should be'):
+          pretrained.init_from(fresh, tmp_path / 's.npz', head)
+        continue
+      got = pretrained.init_from(fresh, tmp_path / 's.npz', head)
+      kept = head == 'keep' or (head == 'reshape' and classes == 5)
+      assert_equal(got['head'], (params if kept else fresh)['head'])
+      assert_equal(got['block1'], params['block1'])
+  with pytest.raises(ValueError, match='did you mean keep'):
+    pretrained.init_from(fresh, tmp_path / 's.npz', 'kep')
