@@ -21,6 +21,7 @@ def train(config, workdir, data, writer):
   keeps metrics (writers.py). Resumes from the newest checkpoint in workdir,
   and writes student.npz there at the end.
   """
+  preemption = checkpoint.Preemption()
   stage = stage_lib.set_stage(config, data)
   total, cast = stage.total, stage.cast
   checkpoints = stage.open_checkpoints(f'{workdir}/checkpoints')
@@ -33,7 +34,6 @@ def train(config, workdir, data, writer):
   teachers = parallel.replicate(cast.teacher_params)
   batches = parallel.prefetch(report.first_batch(stage.batches(start)))
   pace = progress.Progress(start, total, stage.batch_size)
-  preemption = checkpoint.Preemption()
   if not resumed:
     writer.write(0, stage.evaluate(0, state.params, teachers))
   began = time.monotonic()

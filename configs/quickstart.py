@@ -5,6 +5,11 @@
 1,016 photographs of twelve classes (Caltech-101, short side 96 px), the paper's
 recipe in small: same inception crop and mixup for teacher and student, KL at
 temperature 1, Adam, cosine, nothing learned from labels.
+
+Measured (docs/logs/quickstart.jsonl, commit 03efb6c): the student has 82.6 % on
+the test split, the teacher 86.1 %; they agree on 88.9 %. 4 min 33 s on two CPU
+cores at commit 84fff7b, with 83.3 % and 89.6 %; longer if they are shared. More
+patience is one argument, `:epochs=300`, and has not been measured yet.
 """
 
 import ml_collections
