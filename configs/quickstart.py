@@ -37,7 +37,8 @@ def get_config(arg=None):
   c.loss = dict(name='kl', t=1.0, t2=True)
   c.optim = dict(name='adam', lr=0.01, wd=1e-4, clip=1.0, warmup_percent=5)
 
-  test = dict(split='test')
+  # Named, so that other images may teach while the measure stays.
+  test = dict(name='caltech12', split='test', data_dir='')
   c.evals = dict(
       student=dict(type='classification', data=test, every_percent=20),
       teacher=dict(type='classification', who='teacher', data=test),
