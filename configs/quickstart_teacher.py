@@ -6,10 +6,9 @@ Labels are a teacher like any other: their answer is the one-hot, mixed like the
 images, and the step is that of distillation.
 
 big_distill/data/caltech12_teacher.npz is the student.npz of this command at
-commit e643de2, 24 minutes of steps on two CPU cores that were busy otherwise
-too: 86.1 % top-1 on the test split (288 photographs). Its evaluations are in
-docs/logs/quickstart_teacher.jsonl. The order of examples has changed since, so
-that the command gives another teacher of the kind, not the same bits.
+commit 5870625, 11 minutes on two CPU cores shared with other work: 86.1 % top-1
+on the test split (288 photographs). Its evaluations are in
+docs/logs/quickstart_teacher.jsonl.
 """
 
 import ml_collections
