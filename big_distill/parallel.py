@@ -29,6 +29,10 @@ def total(tree):
   return jax.lax.psum(tree, AXIS)
 
 
+def gather(tree):
+  """All devices' [b/d, ...] -> [b, ...] on each of them, inside pmap."""
+  return jax.lax.all_gather(tree, AXIS, tiled=True)
+
 
 @functools.cache
 def _sharding():

@@ -21,6 +21,13 @@ def unflatten(flat):
   return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
+def replace(tree, leaves):
+  """The tree, those of its leaves replaced that the other tree has."""
+  if not leaves:
+    return tree
+  return unflatten({**flatten(tree), **flatten(leaves)})
+
+
 def load_npz(path):
   """{name: array} of an npz file; bfloat16, which npz forgets, is restored."""
   content = _read(path)

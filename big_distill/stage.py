@@ -8,10 +8,11 @@ from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
+from absl import logging
 import jax
 
 from big_distill import checkpoint
-from big_distill import evaluate
+from big_distill import exams
 from big_distill import losses
 from big_distill import optim
 from big_distill import parallel
@@ -20,8 +21,8 @@ from big_distill import registry
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
-from big_distill.durations import due
 from big_distill.durations import Durations
+from big_distill.input import recorded
 
 KEYS = (  # Everything a config can say; the rest is a misspelling.
     'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
@@ -38,9 +39,15 @@ class Cast(NamedTuple):
   sees: views.View
   teachers: list[teaching.Teacher]
 
-  def answer(self, params, images, train=False):
+  def answer(self, params, images):
     """The student's logits [b, c]."""
-    return self.student.apply({'params': params}, images, train=train)[0]
+    return self.student.apply({'params': params}, images)[0]
+
+  def learn(self, params, images):
+    """As answer, in training, and the averages it moved: part of params."""
+    (logits, _), moved = self.student.apply(
+        {'params': params}, images, train=True, mutable=['averages'])
+    return logits, moved.get('averages', {})
 
   @property
   def models(self):
@@ -91,9 +98,8 @@ def set_stage(config, data):
   crops = {**config.get('crops', {}), 'host': host}
   train_batches = registry.bind(data.train_batches, **crops)
   eval_batches = registry.bind(data.eval_batches, **crops)
-  load = functools.cache(
-      lambda *options: registry.bind(data.load, **dict(options))())
-  source = load(*config['data'].items())
+  load = _loader(data.load)
+  source = load(config['data'])
 
   durations = Durations(batch_size, source.num_examples)
   total = durations.pop(config, 'total')
@@ -104,37 +110,60 @@ def set_stage(config, data):
   open_checkpoints = registry.bind(checkpoint.Checkpoints, **saving)
   optimizer = {**config['optim']}
   warmup = durations.pop(optimizer, 'warmup', default=0)
+  if warmup > total // 10:
+    logging.warning('Warmup is shortened from %d to %d steps, a tenth of this '
+                    'run.', warmup, total // 10)
+    warmup = total // 10
   tx, lr = optim.make(total, warmup=warmup, **optimizer)
-  exams = [_exam(name, section, config, load, durations)
-           for name, section in config.get('evals', {}).items()]
+  held = [exams.make(name, section, config['data'], load, durations)
+          for name, section in config.get('evals', {}).items()]
 
   cast = _cast(config, mode, source)
   layout = config.get('layout', 'big_vision')
   registry.check('layout', layout, pretrained.layouts(cast.params))
+  teachers = tuple(teacher.in_lessons() for teacher in cast.teachers)
   lesson = steps.Lesson(
-      functools.partial(cast.answer, train=True), cast.sees,
-      tuple(cast.teachers), tx, lr, cast.num_classes, loss,
+      cast.learn, cast.sees, teachers, tx, lr, cast.num_classes, loss,
       config.get('combine', 'logits'), mix if mode.mixup else None, seed,
       labelled=len(source.classes) == cast.num_classes)
-  shown = {cast.sees, *(teacher.sees for teacher in cast.models)}
-  batches = functools.partial(
-      train_batches, source, sorted(shown, key=str), batch_size, seed,
-      stop=total)
+  shown = {cast.sees, *(teacher.sees for teacher in teachers
+                        if isinstance(teacher.sees, views.View))}
+  recordings = {
+      teacher.name: recorded.read(teacher.recording, recorded.manifest(
+          teacher, source, mode, seed, **config.get('crops', {})))
+      for teacher in cast.teachers if teacher.recording}
+
+  def batches(start):
+    return recorded.attach(
+        train_batches(source, sorted(shown, key=str), batch_size, seed, start,
+                      total), recordings)
 
   return Stage(
       cast, mode, source, steps.init_state(cast.params, tx), lesson,
       step=parallel.pmap(lesson.step, donate=(0,)), batches=batches,
-      evaluate=_evaluation(exams, cast, lesson.combine, total, functools.partial(
-          eval_batches, batch_size=batch_size, seed=seed)),
+      evaluate=exams.make_evaluate(
+          held, cast, lesson.combine, total, functools.partial(
+              eval_batches, batch_size=batch_size, seed=seed)),
       open_checkpoints=open_checkpoints, batch_size=batch_size, total=total,
       log_every=log_every, save_every=save_every, layout=layout)
 
 
+def _loader(load):
+  """load(section of data) -> source, opening what is asked for twice once."""
+  opened = {}
+
+  def load_once(section):
+    section = {**section}
+    key = repr(sorted(section.items()))
+    if key not in opened:
+      opened[key] = registry.bind(load, **section)()
+    return opened[key]
+
+  return load_once
+
+
 def _cast(config, mode, source):
   """Loads the teachers, then makes a student of as many classes."""
-  if mode.votes:
-    raise ValueError(f'{mode}: a mean over {mode.votes} votes is a recorded '
-                     'answer, and there is no recording to teach from.')
   section = {**config['student']}
   init, head = section.pop('init', None), section.pop('head', 'keep')
   size = section.pop('size', None)
@@ -148,72 +177,17 @@ def _cast(config, mode, source):
   known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
   classes = config['student'].get('num_classes') or (known or [classes])[0]
   combine = config.get('combine', 'logits')
-  teaching.check(teachers, combine, classes, source)
+  teaching.check(teachers, mode, combine, classes, source)
 
-  student, params = pretrained.create(
-      size=size, num_classes=classes, seed=config.get('seed', 0), **section)
-  if init:
-    params = pretrained.init_from(params, init, head)
+  if init and not section:
+    student, params = pretrained.load(init)  # Whatever model that is.
+  else:
+    student, params = pretrained.create(
+        size=size, num_classes=classes, seed=config.get('seed', 0), **section)
+    if init:
+      params = pretrained.init_from(params, init, head)
   sees, teacher_views = views.assign(
       mode, size, [teacher.size for teacher in teachers])
   teachers = [teacher._replace(sees=view) if teacher.size else teacher
               for teacher, view in zip(teachers, teacher_views)]
   return Cast(student, params, size, sees, teachers)
-
-
-class Exam(NamedTuple):
-  """An evaluator, what it is run on, and how often."""
-  name: str
-  evaluator: Any
-  source: Any
-  view: views.View
-  every: int
-
-
-def _exam(name, section, config, load, durations):
-  """An Exam, from a section of config.evals."""
-  section = {**section}
-  every = durations.pop(section, 'every', default=0)
-  view = views.View.parse(section.pop('view', 'central'))
-  options = {**config['data'], **section.pop('data', {})}
-  evaluator = registry.load('evaluators', section.pop('type')).Evaluator
-  evaluator = registry.bind(evaluator, **section)()
-  return Exam(name, evaluator, load(*options.items()), view, every)
-
-
-def _evaluation(exams, cast, combine, total, eval_batches):
-  """-> (step, student params, teachers' params) -> metrics due at that step.
-
-  Every evaluator runs before the first step, every so often, and at the end.
-  """
-  models = [i for i, teacher in enumerate(cast.teachers) if teacher.size]
-  runs = []
-  for exam in exams:
-    needs, classes = exam.evaluator.needs, len(exam.source.classes)
-    if exam.evaluator.labelled and classes != cast.num_classes:
-      raise ValueError(
-          f'The evaluation {exam.name!r} needs labels of {cast.num_classes} '
-          f'classes; {exam.source.title} has {classes or "none"}.')
-    if 'teacher' in needs and not models:
-      raise ValueError(f'The evaluation {exam.name!r} needs a teacher that is '
-                       'a model.')
-    sees = exam.view.at(cast.size) if 'student' in needs else None
-    teachers = [teacher._replace(sees=exam.view.at(teacher.size))
-                for teacher in cast.models if 'teacher' in needs]
-    shown = {teacher.sees for teacher in teachers} | ({sees} - {None})
-    runs.append((
-        exam, bool(teachers), functools.partial(
-            eval_batches, exam.source, sorted(shown, key=str)),
-        evaluate.make(exam.evaluator, steps.make_eval_step(
-            cast.answer, sees, teachers, combine))))
-
-  def evaluate_due(step, params, teacher_params):
-    metrics = {}
-    for exam, taught, batches, run in runs:
-      if step == 0 or due(step, exam.every, total):
-        shown = [teacher_params[i] for i in models] if taught else []
-        for metric, value in run(params, shown, batches()).items():
-          metrics[f'{exam.name}/{metric}'] = value
-    return metrics
-
-  return evaluate_due

@@ -1,7 +1,8 @@
 """A lesson: how a student learns from its teachers' answers to one batch.
 
-Pure functions of arrays. A batch arrives as uint8 views and int32 labels. What
-can be seen of it is a dict {view: images in [-1, 1], 'labels': one-hot}; mixup
+Pure functions of arrays. A batch arrives as uint8 views, int32 labels and the
+answers that teachers gave beforehand. What can be seen of it is a dict
+{view: images in [-1, 1], 'labels': one-hot, 'recorded NAME': log-probs}; mixup
 blends all of it alike, and each model looks up what it sees by name.
 """
 
@@ -16,6 +17,7 @@ import optax
 
 from big_distill import losses
 from big_distill import parallel
+from big_distill import params as params_lib
 from big_distill import teaching
 
 
@@ -37,14 +39,16 @@ def scale(pixels):
   return pixels.astype(jnp.float32) / 127.5 - 1
 
 
-def mixup(seen, rng, group=8):
+def mixup(seen, rng, group=8, alpha=1.):
   """Blends each example with its neighbour, all entries alike.
 
-  One coefficient a ~ U[0, 1] for the whole step (the paper's mixup with p=1):
-  a x[i] + (1 - a) x[i - 1], neighbours being cyclic inside consecutive groups,
-  so that partners do not depend on how a batch is split over devices.
+  One coefficient a ~ Beta(alpha, alpha) for the whole step, by default U[0, 1]
+  (the paper's mixup with p=1): a x[i] + (1 - a) x[i - 1], neighbours being
+  cyclic inside consecutive groups, so that partners do not depend on how a
+  batch is split over devices.
   """
-  a = jax.random.uniform(rng)
+  a = (jax.random.uniform(rng) if alpha == 1
+       else jax.random.beta(rng, alpha, alpha))
 
   def blend(x):
     groups = x.reshape(-1, group, *x.shape[1:])
@@ -57,7 +61,8 @@ def mixup(seen, rng, group=8):
 class Lesson:
   """One training step, in the order it happens: see, teach, learn, update.
 
-  student: (params, images) -> logits [b, c], of the view it `sees`.
+  student: (params, images) -> (logits [b, c], averages), of the view it `sees`;
+    averages replace those leaves of params that no gradient moves.
   teachers: of type teaching.Teacher; they agree by `combine`.
   loss: (student logits, target log-probs) [b, c] -> [b].
   mix: a function like `mixup`, or None. lr: step -> learning rate, for the log.
@@ -79,6 +84,8 @@ class Lesson:
     """What can be seen of a batch; the zero vector where a label is unknown."""
     seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
     seen[teaching.LABELS] = jax.nn.one_hot(batch['label'], self.num_classes)
+    for name, probs in batch.get('answers', {}).items():
+      seen[teaching.recorded(name)] = jnp.log(probs.astype(jnp.float32))
     if self.mix:
       seen = self.mix(seen, jax.random.fold_in(jax.random.key(self.seed), step))
     return seen
@@ -92,26 +99,27 @@ class Lesson:
     return jax.lax.stop_gradient(target)
 
   def learn(self, params, target, seen):
-    """((loss, logits), gradients), gradients being the mean over devices."""
+    """((loss, (logits, averages)), gradients meant over devices)."""
     def loss_of(params):
-      logits = self.student(params, seen[str(self.sees)])
-      return jnp.mean(self.loss(logits, target)), logits
+      logits, averages = self.student(params, seen[str(self.sees)])
+      return jnp.mean(self.loss(logits, target)), (logits, averages)
 
     value, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
     return value, parallel.mean(grads)
 
-  def update(self, state, grads):
+  def update(self, state, grads, averages):
     """(the next State, what was added to the parameters)."""
     updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
+    params = params_lib.replace(params, averages)
     return State(state.step + 1, params, opt), updates
 
   def step(self, state, teacher_params, batch):
     """State, teachers' params, batch -> next State, scalars. For pmap."""
     seen = self.see(state.step, batch)
     target = self.teach(teacher_params, seen)
-    (loss, logits), grads = self.learn(state.params, target, seen)
-    after, updates = self.update(state, grads)
+    (loss, (logits, averages)), grads = self.learn(state.params, target, seen)
+    after, updates = self.update(state, grads, averages)
 
     scalars = {'loss': loss, 'entropy_student': losses.entropy(logits).mean(),
                'entropy_teacher': losses.entropy(target).mean()}
@@ -131,17 +139,20 @@ def make_eval_step(student, sees, teachers, combine='logits'):
   """-> step(student params, teachers' params, batch): {who: logits [b, c]}.
 
   `who` is 'student', where it `sees` something, and 'teacher', the consensus,
-  where there are teachers.
+  where there are teachers. With combine=None what teachers answer stays apart,
+  under their names: features have no consensus.
   """
   def step(params, teacher_params, batch):
     seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
-    logits = {}
+    answers = {}
     if sees:
-      logits['student'] = student(params, seen[str(sees)])
-    if teachers:
-      answers = [teacher.answer(params, seen[str(teacher.sees)])
-                 for teacher, params in zip(teachers, teacher_params)]
-      logits['teacher'] = teaching.consensus(answers, combine)
-    return logits
+      answers['student'] = student(params, seen[str(sees)])
+    taught = {teacher.name: teacher.answer(params, seen[str(teacher.sees)])
+              for teacher, params in zip(teachers, teacher_params)}
+    if not combine:
+      return answers | taught
+    if taught:
+      answers['teacher'] = teaching.consensus([*taught.values()], combine)
+    return answers
 
   return step

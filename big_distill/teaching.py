@@ -2,10 +2,12 @@
 
 A teacher is frozen: a function of its parameters and of what it sees. Labels
 are a teacher too: they see the one-hot labels, mixed like the images, and
-answer with them. However many there are, the student learns from one consensus.
+answer with them. So are answers that a model gave beforehand, which come with
+the batch. However many there are, the student learns from one consensus.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +22,9 @@ LABELS = 'labels'  # What label teachers see, beside the views of a batch.
 class Teacher(NamedTuple):
   """answer(params, what it sees) -> logits [b, c], whatever their offset.
 
-  `sees` is a View, or LABELS; `size` is the image size of a model, None for
-  labels.
+  `sees` is a View, LABELS, or `recorded` of its name; `size` is the image size
+  of a model, None for labels. `recording` is the folder of what the model
+  answered beforehand (tools/record.py), which then teaches in its place.
   """
   name: str
   answer: Callable
@@ -30,6 +33,31 @@ class Teacher(NamedTuple):
   size: int | None
   model: Any = None
   sees: Any = LABELS
+  recording: str | None = None
+
+  def layer(self, layer):
+    """The same teacher, answering with a layer of its model, [b, f]."""
+    return self._replace(answer=functools.partial(features, self.model, layer))
+
+  def in_lessons(self):
+    """The teacher as students meet it: by its recording, if there is one."""
+    if not self.recording:
+      return self
+    return self._replace(
+        sees=recorded(self.name), answer=lambda params, log_probs: log_probs)
+
+
+def recorded(name):
+  """What a teacher of this name sees if its answers were recorded."""
+  return f'recorded {name}'
+
+
+def features(model, layer, params, images):
+  """A layer of a model's `out`, [b, f]; maps [b, h, w, f] by their mean."""
+  out = model.apply({'params': params}, images)[1]
+  registry.check('layer', layer, out)
+  x = out[layer].astype(jnp.float32)
+  return x.reshape(len(x), -1, x.shape[-1]).mean(axis=1)
 
 
 def _log_probs_of_labels(params, labels):
@@ -38,7 +66,7 @@ def _log_probs_of_labels(params, labels):
 
 
 def load(name, *, init=None, labels=False, size=None, dtype='float32',
-         random=None, num_classes=None):
+         random=None, recording=None, num_classes=None):
   """A teacher, from a section of config.teachers.
 
   Exactly one of: `init`, a checkpoint (a path, gs:// or a published name);
@@ -62,7 +90,8 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
   def answer(params, images):
     return model.apply({'params': params}, images)[0]
 
-  return Teacher(name, answer, params, model.num_classes, size, model)
+  return Teacher(name, answer, params, model.num_classes, size, model,
+                 recording=recording)
 
 
 def consensus(answers, combine='logits'):
@@ -86,7 +115,7 @@ def _mean_of_probs(logits):
 COMBINE = {'logits': _mean_of_logits, 'probs': _mean_of_probs}
 
 
-def check(teachers, combine, num_classes, source):
+def check(teachers, mode, combine, num_classes, source):
   """Raises ValueError where these teachers cannot teach this student."""
   registry.check('way to combine teachers', combine, COMBINE)
   for teacher in teachers:
@@ -101,6 +130,16 @@ def check(teachers, combine, num_classes, source):
     raise ValueError(
         f'Labels cannot teach {num_classes} classes: {source.title} has labels '
         f'of {len(source.classes) or "no"} classes.')
+  if mode.votes and mode.mixup:
+    raise ValueError(f'{mode}: recorded answers are to images as they are, and '
+                     'cannot be mixed up.')
+  for teacher in teachers:
+    if teacher.size and bool(teacher.recording) != bool(mode.votes):
+      raise ValueError(f'Teacher {teacher.name!r}: ' + (
+          f'this mode needs its recorded answers, a mean over {mode.votes} '
+          'views. Make them with python -m big_distill.tools.record, and set '
+          'recording=FOLDER.' if mode.votes else
+          'this mode has no use for recorded answers; leave recording out.'))
   if combine == 'logits' and by_label and len(teachers) > 1:
     raise ValueError('Labels have no logits to average with: set '
                      "combine='probs' to teach with labels and models.")

@@ -79,7 +79,8 @@ def test_the_parts_in_sequence_are_the_whole_step():
   sees, big = views.View.parse('squash@4'), views.View.parse('central@6')
   tx, lr = optim.make(10, name='adam', lr=0.01, wd=1e-3)
   lesson = steps.Lesson(
-      answer, sees, (teaching.Teacher('big', answer, taught, 5, 6, sees=big),),
+      lambda params, images: (answer(params, images), {}), sees,
+      (teaching.Teacher('big', answer, taught, 5, 6, sees=big),),
       tx, lr, 5, mix=steps.mixup)
   noise = bench.Noise(5)
   batch = next(noise.train_batches(noise.load(), [sees, big], 32, 0, 0, 1))

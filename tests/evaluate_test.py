@@ -1,13 +1,18 @@
 """Metrics are sums and counts: padding and batch size do not change them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from big_distill import evaluate
 from big_distill import parallel
+from big_distill.evaluators import agreement
+from big_distill.evaluators import calibration
+from big_distill.evaluators import cka
 from big_distill.evaluators import classification
 from big_distill.evaluators import distance
+from big_distill.evaluators import fewshot
 
 N, C = 21, 7
 RNG = np.random.default_rng(0)
@@ -21,6 +26,15 @@ def batches(b, label=LABEL):
     index = np.minimum(np.arange(start, start + b), N - 1)
     yield {'index': index, 'label': label[index],
            'mask': (np.arange(start, start + b) < N).astype(np.float32)}
+
+
+def gather(b, **changes):
+  """All answers and labels, through batches of b."""
+  answers = {'student': STUDENT, 'teacher': TEACHER, **changes}
+  return evaluate.make_gather(
+      lambda params, teachers, batch: jax.tree.map(
+          lambda x: x[batch['index']], params))(
+              parallel.replicate(answers), parallel.replicate([]), batches(b))
 
 
 def step(student, teacher, batch):
@@ -83,3 +97,103 @@ def test_fewer_than_five_classes_have_a_top_five():
   label = jnp.asarray([0, 2])
   assert (classification.Evaluator()(logits, label)['acc@5'] == 1).all()
   assert (distance.Evaluator()(logits, label)['top5'] == 1).all()
+
+
+def test_of_several_labels_any_is_correct_and_none_does_not_count():
+  """ImageNet ReaL's accuracy: label sets, empty ones left out."""
+  label = (RNG.random((N, C)) < .3).astype(np.int32)
+  label[3] = 0
+  got = run(classification.Evaluator(), 8, label)
+  counted = label.any(-1)
+  hit = label[np.arange(N), STUDENT.argmax(-1)]
+  assert got['acc@1'] == pytest.approx(hit[counted].mean())
+  mean = label[counted] / label[counted].sum(-1, keepdims=True)
+  assert got['loss'] == pytest.approx(
+      -(mean * log_softmax(STUDENT)[counted]).sum(-1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize('b', [4, 8, 24])
+def test_a_split_is_gathered_whole_and_in_order_at_any_batch_size(b):
+  answers, label = gather(b)
+  assert (answers['student'] == STUDENT).all() and (label == LABEL).all()
+  assert answers['teacher'].shape == (N, C)
+
+
+def test_calibration_error_equals_its_definition():
+  answers, label = gather(8)
+  got = calibration.Evaluator(bins=5).measure(answers, label, ())
+  probs = np.exp(log_softmax(STUDENT))
+  confidence, hit = probs.max(-1), probs.argmax(-1) == LABEL
+  want = 0.
+  for i in range(5):
+    inside = (confidence > i / 5) & (confidence <= (i + 1) / 5)
+    if inside.any():
+      want += inside.mean() * abs(hit[inside].mean()
+                                  - confidence[inside].mean())
+  assert got['ece'] == pytest.approx(want)
+  assert got['nll'] == pytest.approx(-np.log(probs)[np.arange(N), LABEL].mean())
+
+
+def test_a_deserved_confidence_has_no_calibration_error():
+  """Confidence 3/4, right three times in four."""
+  logits = np.log(np.tile([.75, .25], (8, 1)))
+  label = np.asarray([0, 0, 0, 1] * 2)
+  got = calibration.Evaluator().measure({'student': logits}, label, ())
+  assert got['ece'] == pytest.approx(0, abs=1e-12)
+  assert got['nll'] == pytest.approx(-.75 * np.log(.75) - .25 * np.log(.25))
+
+
+def test_agreement_by_class_averages_to_agreement():
+  answers, label = gather(8)
+  got = agreement.Evaluator().measure(answers, label, tuple('abcdefg'))
+  chosen = TEACHER.argmax(-1)
+  names = [name for name in got if name.startswith('class/')]
+  assert {name[-1] for name in names} == {'abcdefg'[c] for c in chosen}
+  share = {name[-1]: got[name] for name in names}
+  whole = np.mean([share['abcdefg'[c]] for c in chosen])
+  assert whole == pytest.approx((STUDENT.argmax(-1) == chosen).mean())
+  assert got['worst'] == min(share.values())
+
+
+def test_cka_equals_its_gram_form_and_its_identities():
+  x, y = RNG.normal(size=(2, 30, 4))
+  center = np.eye(30) - 1 / 30
+  k, l = center @ x @ x.T @ center, center @ y @ y.T @ center
+  want = np.trace(k @ l) / (np.linalg.norm(k) * np.linalg.norm(l))
+  turn = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
+  assert cka.linear_cka(x, y) == pytest.approx(want)
+  assert cka.linear_cka(x[:3], y[:3]) == pytest.approx(
+      cka.linear_cka(x[:3] @ turn, 5 * y[:3] + 7))
+  assert cka.linear_cka(x, 3 * x @ turn + 1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('b', [4, 24])
+def test_cka_does_not_see_the_padded_tail(b):
+  answers, label = gather(b)
+  got = cka.Evaluator().measure(answers, label, ())
+  assert got == pytest.approx({'teacher': cka.linear_cka(
+      np.float64(STUDENT), np.float64(TEACHER))}, rel=1e-5)
+
+
+def test_least_squares_solves_its_normal_equations():
+  """Fewer examples than features, and more: one formula's two forms agree."""
+  x, label = RNG.normal(size=(12, 5)), np.arange(12) % 3
+  small = fewshot.fit(x, label, 3, 4.)
+  wide = np.concatenate([x, np.zeros([12, 20])], axis=1)
+  z = RNG.normal(size=(50, 5))
+  big = fewshot.fit(wide, label, 3, 4.)
+  assert (small(z) == big(np.concatenate([z, np.zeros([50, 20])], 1))).all()
+  a = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.ones([12, 1])], 1)
+  penalty = np.diag([4.] * 5 + [0.])
+  w = np.linalg.solve(a.T @ a + penalty, a.T @ (2 * np.eye(3)[label] - 1))
+  b = np.concatenate([(z - x.mean(0)) / (x.std(0) + 1e-5), np.ones([50, 1])], 1)
+  assert (small(z) == (b @ w).argmax(-1)).all()
+
+
+def test_few_images_of_apart_classes_are_enough():
+  label = np.arange(40) % 4
+  x = 10 * np.eye(4)[label] + RNG.normal(size=(40, 4)) * .1
+  split = {'student': x}, label
+  got = fewshot.Evaluator(shots=(1, 5), l2=1.).measure(
+      *split, tuple('abcd'), split)
+  assert got == {'acc@1_1shot': 1., 'acc@1_5shot': 1.}

@@ -54,14 +54,15 @@ def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(source, size)
 @pytest.mark.parametrize('n', [1, 2, 3, 1000])
 def test_the_order_is_a_permutation_of_any_number(n):
   numbers = tf.range(n, dtype=tf.int64)
-  _, index = tf.map_fn(lambda i: pipeline.example_of(i, n, 5), numbers,
+  _, index = tf.map_fn(lambda i: pipeline.example_of(i, ((n, 1),), 5), numbers,
                        fn_output_signature=(tf.int64, tf.int64))
   assert sorted(index.numpy()) == list(range(n))
 
 
 def test_orders_of_a_thousand_epochs_and_of_many_seeds_differ():
   def order(number, seed):
-    order_of = tf.function(lambda i: pipeline.example_of(i, N, seed)[1])
+    order_of = tf.function(
+        lambda i: pipeline.example_of(i, ((N, 1),), seed)[1])
     return tuple(int(order_of(tf.constant(i, tf.int64)))
                  for i in range(number, number + N))
   patient = {order(N * epoch, 0) for epoch in (0, 1, 256, 257, 512, 2**16, 2**32)}
@@ -75,8 +76,9 @@ def test_over_many_epochs_every_example_neighbours_every_other():
   n, epochs = 16, 2400
   @tf.function
   def pair(epoch, place):
-    first = pipeline.example_of(epoch * n + place, n, 0)[1]
-    return first, pipeline.example_of(epoch * n + place + 1, n, 0)[1]
+    first = pipeline.example_of(epoch * n + place, ((n, 1),), 0)[1]
+    return first, pipeline.example_of(
+        epoch * n + place + 1, ((n, 1),), 0)[1]
   for place in (0, 7):
     places = tf.constant(place, tf.int64)
     pairs = [pair(epoch, places) for epoch in tf.range(epochs, dtype=tf.int64)]
@@ -170,3 +172,45 @@ def test_the_fraction_decides_the_central_crop(source):
   a, b = (next(pipeline.eval_batches(source, [view], 8, 0, fraction=fraction))
           for fraction in (.5, 1.))
   assert (a['views'][str(view)] != b['views'][str(view)]).any()
+
+
+def test_a_mixture_shows_its_parts_by_weight_and_each_in_whole_epochs():
+  parts, seed = ((5, 3), (4, 1)), 7  # 3 of 4 numbers are of the first part.
+  numbers = tf.range(4 * 5 * 4, dtype=tf.int64)
+  epochs, indices = tf.map_fn(
+      lambda i: pipeline.example_of(i, parts, seed), numbers,
+      fn_output_signature=(tf.int64, tf.int64))
+  seen = list(zip(epochs.numpy(), indices.numpy()))
+  blocks = np.asarray([index for _, index in seen]).reshape(-1, 4)
+  assert ((blocks < 5).sum(axis=1) == 3).all()
+  for want, rounds in ((range(5), 12), (range(5, 9), 5)):
+    for epoch in range(rounds):
+      assert sorted(i for e, i in seen if e == epoch and i in want) == list(want)
+
+
+def test_a_mixture_has_the_images_of_its_parts_and_no_labels():
+  cups = dict(name='caltech12', split='train[:3]', weight=2)
+  mixed = sources.load(cache='decoded', parts=dict(
+      a=cups, b=dict(name='caltech12', split='test[:4]')))
+  assert mixed.num_examples == 7 and not mixed.classes
+  batch, = batches(mixed, 0, 1, size=24)
+  view = str(VIEWS[0])
+  alone = sources.load('caltech12', 'test[:4]', cache='decoded')
+  fetch = tf.function(mixed.fetch)
+  for i in range(7):
+    image, label = fetch(tf.constant(i, tf.int64))
+    assert label == -1
+    if i >= 3:
+      want, _ = alone.fetch(tf.constant(i - 3, tf.int64))
+      assert (image == want).numpy().all()
+  assert (batch['label'] == -1).all() and len(batch['views'][view]) == 24
+  assert 'test' in mixed.title and mixed.name(5).startswith('caltech12-test')
+
+
+def test_a_mixture_of_nothing_or_by_halves_is_refused():
+  for options, message in (
+      ({}, 'either one name or several parts'),
+      ({'name': 'caltech12', 'parts': {'a': {}}}, 'either one name'),
+      ({'parts': {'a': {'name': 'caltech12', 'weight': .5}}}, 'whole numbers')):
+    with pytest.raises(ValueError, match=message):
+      sources.load(**options)

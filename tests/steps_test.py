@@ -40,7 +40,8 @@ def teacher(name='prof', sees=VIEW):
 
 def train_step(teachers, **kwargs):
   tx, lr = optim.make(100, lr=.01, wd=1e-3)
-  lesson = steps.Lesson(linear, VIEW, tuple(teachers), tx, lr, C, **kwargs)
+  lesson = steps.Lesson(lambda params, images: (linear(params, images), {}),
+                        VIEW, tuple(teachers), tx, lr, C, **kwargs)
   return tx, parallel.pmap(lesson.step)
 
 
@@ -173,13 +174,14 @@ def test_pixels_are_scaled_to_minus_one_and_one():
 
 def test_teachers_that_cannot_teach_are_refused():
   source = type('Source', (), {'classes': ('a',) * C, 'title': 'x'})
-  teaching.check([teacher()], 'logits', C, source)
+  mode = views.MODES['same/ic']
+  teaching.check([teacher()], mode, 'logits', C, source)
   with pytest.raises(ValueError, match='knows 3 classes, the student 5'):
-    teaching.check([teacher()], 'logits', 5, source)
+    teaching.check([teacher()], mode, 'logits', 5, source)
   with pytest.raises(ValueError, match='no teacher'):
-    teaching.check([], 'logits', C, source)
+    teaching.check([], mode, 'logits', C, source)
   with pytest.raises(ValueError, match='did you mean probs'):
-    teaching.check([teacher()], 'prob', C, source)
+    teaching.check([teacher()], mode, 'prob', C, source)
   with pytest.raises(ValueError, match='exactly one of'):
     teaching.load('prof')
   with pytest.raises(ValueError, match='size'):

@@ -10,7 +10,11 @@ from big_distill import losses
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """Measures the student or, with who='teacher', the teachers' consensus."""
+  """Measures the student or, with who='teacher', the teachers' consensus.
+
+  Where an example has several labels (multi-hot, as ImageNet ReaL's), a class
+  is correct if it is any of them, and the cross-entropy is with their mean.
+  """
   who: str = 'student'
 
   labelled = True
@@ -19,12 +23,14 @@ class Evaluator:
   def needs(self):
     return (self.who,)
 
-  def __call__(self, logits, label):
-    """{who: logits [b, c]}, int32 [b] -> {metric: float32 [b]}."""
-    logits = logits[self.who]
-    target = jnp.log(jax.nn.one_hot(label, logits.shape[-1]))
+  def __call__(self, answers, label):
+    """{who: logits [b, c]}, int32 [b] or [b, c] -> {metric: float32 [b]}."""
+    logits = answers[self.who]
+    if label.ndim == 1:
+      label = jax.nn.one_hot(label, logits.shape[-1])
+    share = label / jnp.maximum(label.sum(axis=-1, keepdims=True), 1)
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    hit = best == label[:, None]
+    hit = jnp.take_along_axis(label, best, axis=-1) > 0
     return {'acc@1': hit[:, 0].astype(jnp.float32),
             'acc@5': jnp.any(hit, axis=-1).astype(jnp.float32),
-            'loss': losses.xent(logits, target)}
+            'loss': losses.xent(logits, jnp.log(share))}

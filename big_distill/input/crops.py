@@ -7,19 +7,16 @@ of one region agree at every size. Crops are listed in `views.CROPS`.
 
 import tensorflow as tf
 
+from big_distill import views
+
 # big_vision's inception_crop; the aspect range is that of the TensorFlow op.
 INCEPTION_AREA = (0.05, 1.0)
 INCEPTION_ASPECT = (0.75, 1.33)
 
-# Share of the short side that `central` and `random` keep. big_vision evaluates
-# 224 px after resizing to 256; the small datasets at 128 px after 160, that is
-# 0.8. The paper does not define its mild random crop: this is our reading.
-FRACTION = 224 / 256
-
 # big_vision resizes inception crops bilinearly without antialiasing, and whole
 # images, whose pixels all count, by area.
 METHODS = {'inception': 'bilinear', 'random': 'area', 'central': 'area',
-           'squash': 'area'}
+           'window': 'bilinear', 'squash': 'area'}
 
 
 # libjpeg interpolates halved colour channels from left and right neighbours:
@@ -35,7 +32,7 @@ def die(seed, epoch, index, view):
   return fold(fold(fold(seed, epoch), index), view.die or 0)
 
 
-def box(view, shape, die, fraction=FRACTION):
+def box(view, shape, die, fraction=views.FRACTION):
   """Box int32 [4] and flip (bool) of a view on an image of int32 shape [3]."""
   height, width = shape[0], shape[1]
   if view.crop == 'inception':
@@ -47,16 +44,19 @@ def box(view, shape, die, fraction=FRACTION):
   elif view.crop == 'squash':
     frame = tf.stack([0, 0, height, width])
   else:
-    side = tf.cast(tf.minimum(height, width), tf.float32) * fraction
-    side = tf.maximum(tf.cast(tf.round(side), tf.int32), 1)
-    room = tf.stack([height, width]) - side
-    if view.crop == 'random':
+    sides = tf.stack([height, width])
+    if view.crop != 'window':
+      sides = tf.fill([2], tf.minimum(height, width))
+    sides = tf.cast(tf.round(tf.cast(sides, tf.float32) * fraction), tf.int32)
+    sides = tf.maximum(sides, 1)
+    room = tf.stack([height, width]) - sides
+    if view.die is None:
+      corner = room // 2
+    else:
       chance = tf.random.stateless_uniform([2], seed=die)
       corner = tf.cast(chance * tf.cast(room + 1, tf.float32), tf.int32)
       corner = tf.minimum(corner, room)
-    else:
-      corner = room // 2
-    frame = tf.stack([corner[0], corner[1], side, side])
+    frame = tf.concat([corner, sides], axis=0)
 
   if view.die is None:
     return frame, tf.constant(False)
@@ -109,13 +109,13 @@ def is_whole_jpeg(encoded):
   return tf.io.is_jpeg(encoded) & (end == b'\xff\xd9')
 
 
-def render(image, views, seed, epoch, index, fraction=FRACTION):
+def render(image, shown, seed, epoch, index, fraction=views.FRACTION):
   """Every view of an image: {str(view): uint8 [size, size, 3]}.
 
   `image` is encoded (a string) or uint8 [h, w, 3]. It is decoded once, and
   only inside the box where a single region of a JPEG is asked for.
   """
-  regions = sorted({view.region for view in views}, key=str)
+  regions = sorted({view.region for view in shown}, key=str)
   dice = {region: die(seed, epoch, index, region) for region in regions}
 
   if image.dtype == tf.string and len(regions) == 1:
@@ -140,4 +140,4 @@ def render(image, views, seed, epoch, index, fraction=FRACTION):
       windows[region] = cut(pixels, frame), flip
 
   return {str(view): resize(windows[view.region][0], view,
-                            windows[view.region][1]) for view in views}
+                            windows[view.region][1]) for view in shown}

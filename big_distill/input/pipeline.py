@@ -7,44 +7,61 @@ any step can be the first, nothing about the order is saved, and the number of
 hosts and devices does not enter.
 """
 
+import numpy as np
 import tensorflow as tf
 
+from big_distill import views as views_lib
 from big_distill.input import crops
 from big_distill.input import sources
 
 load = sources.load
 
 
-def example_of(number, n, seed):
-  """(epoch, index) of an example number, in a split of n examples."""
-  epoch = number // n
+def example_of(number, parts, seed):
+  """(epoch, index) of an example number, in a source of such parts.
+
+  `parts` are (number of examples, weight). Of any w consecutive numbers, w the
+  sum of weights, each part has as many as its weight, and counts epochs of its
+  own.
+  """
+  sizes, weights = (np.asarray(x, np.int64) for x in zip(*parts))
+  turns = tf.constant(np.repeat(np.arange(len(parts)), weights))
+  ranks = tf.constant(np.concatenate([np.arange(w) for w in weights]))
+  firsts = tf.constant(np.cumsum([0, *sizes[:-1]]))
+  block, turn = number // len(turns), number % len(turns)
+  part = turns[turn]
+  n = tf.constant(sizes)[part]
+  own = block * tf.constant(weights)[part] + ranks[turn]
+  epoch = own // n
+
   # The shuffle looks at few bits of its keys, for a small n at the lowest 8: as
   # keys, epochs themselves would repeat every 256. So they are hashed. The raw
   # op takes three keys, where tf.random.experimental.index_shuffle takes two.
   fold = tf.random.experimental.stateless_fold_in
   keys = tf.random.stateless_uniform(
-      [3], fold(tf.constant([seed, 1], tf.int64), epoch), minval=None,
-      maxval=None, dtype=tf.int32)
+      [3], fold(tf.stack([seed, 1 + part]), epoch), minval=None, maxval=None,
+      dtype=tf.int32)
   index = tf.raw_ops.RandomIndexShuffle(
-      index=number % n, seed=keys, max_index=tf.constant(n - 1, tf.int64))
-  return epoch, index
+      index=own % n, seed=keys, max_index=n - 1)
+  return epoch, firsts[part] + index
 
 
 def train_batches(source, views, batch_size, seed, start, stop, *,
-                  fraction=crops.FRACTION, host=(0, 1)):
+                  fraction=views_lib.FRACTION, host=(0, 1)):
   """Yields host batches of steps start ... stop - 1.
 
-  {'label': int32 [b], 'index': int64 [b], 'views': {view: uint8 [b, s, s, 3]}}
+  {'label': int32 [b] or multi-hot [b, c], 'index': int64 [b],
+   'views': {view: uint8 [b, s, s, 3]}}
   where b is the share of host[0] among host[1] hosts, in order of number.
   """
   def example(number):
-    return *example_of(number, source.num_examples, seed), {}
+    return *example_of(number, source.parts, seed), {}
 
   return _batches(source, views, batch_size, seed, start, stop, fraction, host,
                   example)
 
 
-def eval_batches(source, views, batch_size, seed, *, fraction=crops.FRACTION,
+def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION,
                  host=(0, 1)):
   """Yields host batches of a whole split in order, the last one padded.
 
@@ -58,6 +75,24 @@ def eval_batches(source, views, batch_size, seed, *, fraction=crops.FRACTION,
             {'mask': tf.cast(number < n, tf.float32)})
 
   return _batches(source, views, batch_size, seed, 0, -(-n // batch_size),
+                  fraction, host, example)
+
+
+def vote_batches(source, view, batch_size, seed, first, last, votes, *,
+                 fraction=views_lib.FRACTION, host=(0, 1)):
+  """Yields host batches of so many draws of a view of examples first ... last-1.
+
+  As eval_batches; all draws of an example lie side by side.
+  """
+  count = (last - first) * votes
+
+  def example(number):
+    place = tf.minimum(number, count - 1)
+    # An epoch is what distinguishes the dice of one example.
+    return (place % votes, first + place // votes,
+            {'mask': tf.cast(number < count, tf.float32)})
+
+  return _batches(source, [view], batch_size, seed, 0, -(-count // batch_size),
                   fraction, host, example)
 
 

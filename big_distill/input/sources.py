@@ -1,4 +1,4 @@
-"""Where images come from: prepared TFDS datasets and folders of images.
+"""Where images come from: prepared TFDS datasets, folders, mixtures of them.
 
 A source answers `fetch(index)` inside a tf.data graph, in any order, so that
 the pipeline can start anywhere. What it keeps in memory is its `cache`:
@@ -30,32 +30,80 @@ ON_CORRUPT = ('stop', 'skip')
 class Source(NamedTuple):
   """A split of a dataset.
 
-  fetch: int64 index -> (image, int32 label); the image is an encoded string or
-    uint8 [h, w, 3], the label -1 where there is none.
+  fetch: int64 index -> (image, label); the image is an encoded string or uint8
+    [h, w, 3], the label int32 [], -1 where there is none, or multi-hot [c].
   name: index -> what to call the example in a message.
   classes: names of the classes, empty where there are no labels.
+  parts: (number of examples, weight) of the datasets that make up a mixture,
+    in order of index; a single dataset is one part.
   """
   title: str
   num_examples: int
   classes: tuple[str, ...]
   fetch: Callable
   name: Callable
+  parts: tuple[tuple[int, int], ...]
 
 
-def load(name, split='train', data_dir=None, cache='encoded', corrupt='stop'):
-  """Opens `name` ('caltech12', 'folder:PATH') and keeps what `cache` says."""
+def load(name=None, split='train', data_dir=None, cache='encoded',
+         corrupt='stop', label='label', parts=None):
+  """Opens `name` ('caltech12', 'folder:PATH') and keeps what `cache` says.
+
+  `label` is the feature that labels are in; label=None leaves them out, since
+  they mean nothing to a student of other classes. `parts`, in place of name, is
+  a mixture: {any: {'name': ..., 'weight': a whole number, and so on}}.
+  """
+  if bool(name) == bool(parts):
+    raise ValueError('Data is either one name or several parts; given: '
+                     f'name={name!r}, parts={parts!r}.')
+  if parts:
+    common = dict(split=split, data_dir=data_dir, cache=cache, corrupt=corrupt)
+    return _mix([{**common, **part} for part in parts.values()])
   registry.check('cache', cache, CACHES)
   registry.check("answer to 'corrupt'", corrupt, ON_CORRUPT)
   if name.startswith('folder:'):
     source = _folder(name.removeprefix('folder:'), split)
   else:
-    source = _tfds(name, split, data_dir)
+    source = _tfds(name, split, data_dir, label)
+  if not label:
+    source = source._replace(classes=(), fetch=_without_label(source.fetch))
   if not source.num_examples:
     raise ValueError(f'The split {source.title} is empty.')
   if corrupt == 'skip':
     source = _without_corrupt(source)
   return {'encoded': _keep_encoded, 'decoded': _keep_decoded,
           'none': lambda source: source}[cache](source)
+
+
+def _mix(sections):
+  """One source of several, whose weights say how often each one is seen."""
+  weights = [section.pop('weight', 1) for section in sections]
+  if not all(isinstance(weight, int) and weight > 0 for weight in weights):
+    raise ValueError(f'Weights of data.parts are whole numbers from 1; given: '
+                     f'{weights}.')
+  sources = [registry.bind(load, **section)() for section in sections]
+  sizes = [source.num_examples for source in sources]
+  firsts = np.cumsum([0, *sizes[:-1]])
+
+  def fetch(index):
+    part = tf.searchsorted(firsts, [index], side='right')[0] - 1
+    image, _ = tf.switch_case(part, [
+        lambda source=source, first=first: source.fetch(index - first)
+        for source, first in zip(sources, firsts)])
+    return image, tf.constant(-1)
+
+  def name(index):
+    part = np.searchsorted(firsts, index, side='right') - 1
+    return sources[part].name(index - firsts[part])
+
+  title = ' + '.join(f'{weight} x {source.title}' if weight > 1
+                     else source.title
+                     for weight, source in zip(weights, sources))
+  return Source(title, sum(sizes), (), fetch, name, tuple(zip(sizes, weights)))
+
+
+def _without_label(fetch):
+  return lambda index: (fetch(index)[0], tf.constant(-1))
 
 
 def _builder(name, data_dir):
@@ -76,7 +124,7 @@ def _builder(name, data_dir):
                    f'tfds build {name} --data_dir={where}')
 
 
-def _tfds(name, split, data_dir):
+def _tfds(name, split, data_dir, label):
   """Examples of TFRecord files, found by offset."""
   info = _builder(name, data_dir).info
   features = info.features
@@ -98,9 +146,9 @@ def _tfds(name, split, data_dir):
   files = [part.filename for part in parts]
   which = np.repeat(np.arange(len(files)), [len(span) for span in spans])
   where = np.concatenate([np.zeros([0, 2], np.int64), *spans])
-  label = features['label'] if 'label' in features else None
-  classes = (tuple(label.names) if isinstance(label, tfds.features.ClassLabel)
-             else ())
+  if label not in (None, 'label'):
+    registry.check(f'label in {name}', label, features)
+  classes, several = _classes(features[label] if label in features else None)
 
   def read(index):
     start, length = where[index]
@@ -112,12 +160,23 @@ def _tfds(name, split, data_dir):
     record = tf.ensure_shape(tf.numpy_function(read, [index], tf.string), [])
     example = features.deserialize_example(
         record, decoders={'image': tfds.decode.SkipDecoding()})
-    label = example['label'] if classes else -1
-    return example['image'], tf.cast(label, tf.int32)
+    number = example[label] if classes else -1
+    if several:
+      number = tf.reduce_any(tf.one_hot(number, len(classes), True, False), 0)
+    return example['image'], tf.cast(number, tf.int32)
 
   return Source(f'{info.full_name} {split}', len(where), classes, fetch,
                 lambda i: f'{os.path.basename(files[which[i]])}, record at '
-                          f'byte {where[i][0] - 12}')
+                          f'byte {where[i][0] - 12}', ((len(where), 1),))
+
+
+def _classes(feature):
+  """(names of classes, whether an example may have several) of a feature."""
+  several = isinstance(feature, tfds.features.Sequence)
+  feature = feature.feature if several else feature
+  if not isinstance(feature, tfds.features.ClassLabel):
+    return (), False
+  return tuple(feature.names), several
 
 
 def _open(path):
@@ -152,7 +211,7 @@ def _folder(path, split):
   labels = tf.constant(found.labels, tf.int32)
   return Source(f'folder:{path} {split}', len(found.files), found.classes,
                 lambda i: (tf.io.read_file(files[i]), labels[i]),
-                lambda i: found.files[i])
+                lambda i: found.files[i], ((len(found.files), 1),))
 
 
 def _read_all(source, then):
@@ -207,7 +266,7 @@ def _without_corrupt(source):
   if not good.size:
     raise ValueError(f'No image of {source.title} can be decoded.')
   table = tf.constant(good)
-  return source._replace(num_examples=len(good),
+  return source._replace(num_examples=len(good), parts=((len(good), 1),),
                          fetch=lambda i: source.fetch(table[i]),
                          name=lambda i: source.name(good[i]))
 

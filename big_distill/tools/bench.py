@@ -94,7 +94,7 @@ def parts(lesson):
     return lesson.learn(params, target, lesson.see(step, batch))
 
   def update(state, grads):
-    return lesson.update(state, grads)[0]
+    return lesson.update(state, grads, {})[0]
 
   return (parallel.pmap(teach), parallel.pmap(learn),
           parallel.pmap(update, donate=(0,)))

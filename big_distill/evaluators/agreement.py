@@ -1,0 +1,28 @@
+"""Where student and teachers agree: the share of images, class by class."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Per class, how often the student chooses what its teachers chose.
+
+  The class of an image is the teachers' choice, so labels are not needed;
+  classes they never choose are left out. Besides: the mean over classes and
+  the worst of them.
+  """
+  labelled = False
+  needs = ('student', 'teacher')
+
+  def measure(self, answers, label, classes):
+    """{who: logits [n, c]} -> {'mean', 'worst', and one per class name}."""
+    del label
+    student, teacher = (answers[who].argmax(axis=-1) for who in self.needs)
+    chosen = np.unique(teacher)
+    share = {c: np.mean(student[teacher == c] == c) for c in chosen}
+    named = {classes[c] if c < len(classes) else str(c): value
+             for c, value in share.items()}
+    return {'mean': np.mean([*share.values()]), 'worst': min(share.values()),
+            **{f'class/{name}': value for name, value in named.items()}}

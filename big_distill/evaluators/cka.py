@@ -1,0 +1,36 @@
+"""Whether student and teachers have like features: linear CKA, per teacher."""
+
+import dataclasses
+
+import numpy as np
+
+
+def linear_cka(x, y):
+  """Linear CKA of features [n, f] and [n, g] of the same examples, in [0, 1].
+
+  |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, features centred (Kornblith et al.,
+  arXiv 1905.00414, eq. 3 to 5, biased estimator).
+  """
+  x, y = (z - z.mean(axis=0) for z in (x, y))
+  if len(x) < max(x.shape[1], y.shape[1]):  # Gram matrices say the same.
+    k, l = x @ x.T, y @ y.T
+    cross, own = np.sum(k * l), np.linalg.norm(k) * np.linalg.norm(l)
+  else:
+    cross = np.sum(np.square(y.T @ x))
+    own = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+  return cross / own if own else np.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Compares one layer of the student with that of each of its teachers."""
+  layer: str = 'pre_logits'
+
+  labelled = False
+  needs = ('student', 'teacher')
+
+  def measure(self, answers, label, classes):
+    """{who: features [n, f]} -> {name of a teacher: CKA}."""
+    del label, classes
+    student = answers.pop('student')
+    return {name: linear_cka(student, x) for name, x in answers.items()}

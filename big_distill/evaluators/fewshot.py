@@ -1,0 +1,62 @@
+"""What features are worth elsewhere: least squares from a few images a class.
+
+As big_vision's: one-versus-rest targets of +-1, features standardised by the
+few images, ridge regression, the mean over seeds of who these images are.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Needs a second split, `train`, of which the few images are drawn.
+
+  Classes with fewer images than shots give all they have.
+  """
+  shots: tuple[int, ...] = (1, 5, 10, 25)
+  l2: float = 2.**10
+  seeds: int = 3
+  layer: str = 'pre_logits'
+
+  labelled = False  # Its classes are its dataset's, not the student's.
+  needs = ('student',)
+  trains = True
+
+  def measure(self, answers, label, classes, train):
+    """Features [n, f] and labels; `train` as both -> {'acc@1_5shot': ...}."""
+    few, few_label = train
+    results = {}
+    for shots in self.shots:
+      accuracies = []
+      for seed in range(self.seeds):
+        chosen = _choose(few_label, shots, np.random.default_rng(seed))
+        predict = fit(few['student'][chosen], few_label[chosen], len(classes),
+                      self.l2)
+        accuracies.append(np.mean(predict(answers['student']) == label))
+      results[f'acc@1_{shots}shot'] = np.mean(accuracies)
+    return results
+
+
+def _choose(label, shots, rng):
+  """Indices of at most so many examples of each class."""
+  order = rng.permutation(len(label))
+  return np.concatenate([order[label[order] == c][:shots]
+                         for c in np.unique(label)])
+
+
+def fit(x, label, num_classes, l2):
+  """Ridge regression of features [n, f] -> a function [m, f] -> class [m].
+
+  The intercept is not penalised.
+  """
+  mean, std = x.mean(axis=0), x.std(axis=0) + 1e-5
+  x, y = (x - mean) / std, 2. * np.eye(num_classes)[label] - 1
+  bias = y.mean(axis=0)
+  n, f = x.shape
+  if n < f:  # (X'X + l2 I)^-1 X' = X' (XX' + l2 I)^-1
+    weight = x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(n), y - bias)
+  else:
+    weight = np.linalg.solve(x.T @ x + l2 * np.eye(f), x.T @ (y - bias))
+  return lambda z: np.argmax((z - mean) / std @ weight + bias, axis=-1)

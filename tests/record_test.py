@@ -1,0 +1,118 @@
+"""Recorded answers are what the teacher would have said, and to what."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from big_distill import stage
+from big_distill.input import pipeline
+from big_distill.input import recorded
+from big_distill.tools import record
+from configs import quickstart
+
+VOTES = 3
+
+
+def config(**changes):
+  c = quickstart.get_config('tiny=True')
+  with c.unlocked(), c.ignore_type():
+    c.mode = dict(student='inception#student', teacher='inception#votes',
+                  votes=VOTES)
+    c.data.split = 'train[:40]'  # Shards of 16: the last has 8.
+    c.update_from_flattened_dict(changes)
+  return c
+
+
+@pytest.fixture(scope='module')
+def recording(tmp_path_factory):
+  """A recording in three shards, the second of them written last."""
+  folder = tmp_path_factory.mktemp('recording')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(recorded, 'SHARD', 16)
+    assert record.record(config(), 'teacher', folder, pipeline) == 3
+    whole = recorded.path_of(folder, 1).read_bytes()
+    recorded.path_of(folder, 1).unlink()
+    assert record.record(config(), 'teacher', folder, pipeline) == 1
+    assert recorded.path_of(folder, 1).read_bytes() == whole
+    yield folder
+
+
+def set_up(folder, **changes):
+  return stage.set_stage(
+      config(**{'teachers.teacher.recording': str(folder), **changes}), pipeline)
+
+
+def test_recorded_answers_are_the_mean_of_live_ones(recording):
+  set_stage = set_up(recording)
+  batch = next(set_stage.batches(0))
+  teacher, = set_stage.cast.models
+  view, source = teacher.sees, set_stage.source
+  answer = jax.jit(lambda images: jax.nn.softmax(
+      teacher.answer(teacher.params, images / 127.5 - 1)))
+  for place in (0, 7):
+    index = int(batch['index'][place])
+    votes = next(pipeline.vote_batches(source, view, VOTES, 0, index, index + 1,
+                                       VOTES))
+    want = answer(votes['views'][str(view)].astype(np.float32)).mean(axis=0)
+    # Half precision keeps three digits.
+    np.testing.assert_allclose(batch['answers']['teacher'][place], want,
+                               atol=1e-3)
+    shown = votes['views'][str(view)]
+    assert (shown[0] != shown[1]).any() and (shown[1] != shown[2]).any()
+
+
+def test_a_student_learns_from_the_recording_alone(recording):
+  """Its targets are the recorded probabilities, whatever the teacher's are."""
+  set_stage = set_up(recording)
+  batch = next(set_stage.batches(0))
+  assert list(batch['views']) == [str(set_stage.cast.sees)]
+  seen = set_stage.lesson.see(0, batch)
+  target = set_stage.lesson.teach([None], seen)
+  np.testing.assert_allclose(np.exp(target), batch['answers']['teacher'],
+                             atol=1e-3)
+
+
+@pytest.mark.parametrize('field, changes', [
+    ('data', {'data.split': 'train[:39]'}),
+    ('data', {'data.name': 'caltech12:1.0.0', 'data.split': 'test[:40]'}),
+    ('seed', {'seed': 1}),
+    ('votes', {'mode.votes': 4}),
+    ('view', {'mode.teacher': 'inception#others'}),
+    ('view', {'teachers.teacher.size': 24}),
+    ('fraction', {'crops': {'fraction': .5}}),
+    ('dtype', {'teachers.teacher.dtype': 'bfloat16'}),
+    ('teacher', {'teachers.teacher.init': '', 'teachers.teacher.random': {
+        'depth': (1,), 'width': .125}})])
+def test_a_recording_of_something_else_is_refused_by_field(
+    recording, field, changes):
+  with pytest.raises(ValueError, match=f'has {field}='):
+    set_up(recording, **changes)
+
+
+def test_a_recording_not_finished_is_refused(recording, tmp_path):
+  for file in recording.iterdir():
+    if '00002' not in file.name:
+      (tmp_path / file.name).write_bytes(file.read_bytes())
+  with pytest.raises(ValueError, match='lacks 1 of 3 shards, the first being 2'):
+    set_up(tmp_path)
+  with pytest.raises(ValueError, match='no recording in'):
+    set_up(tmp_path / 'nowhere')
+
+
+def test_recordings_and_modes_belong_together(recording):
+  with pytest.raises(ValueError, match='needs its recorded answers'):
+    stage.set_stage(config(), pipeline)
+  with pytest.raises(ValueError, match='no use for recorded answers'):
+    set_up(recording, mode='same/ic')
+  with pytest.raises(ValueError, match='cannot be mixed up'):
+    set_up(recording, **{'mode.mixup': True})
+  with pytest.raises(ValueError, match='nobody votes'):
+    record.record(config(mode='same/ic'), 'teacher', recording, pipeline)
+
+
+def test_the_manifest_is_for_people_too(recording):
+  manifest = json.loads((recording / 'manifest.json').read_text())
+  assert manifest['view'] == 'inception#votes@16' and manifest['votes'] == VOTES
+  assert 'caltech12' in manifest['data'] and manifest['examples'] == 40
