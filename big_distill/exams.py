@@ -34,7 +34,9 @@ def make(name, section, data, load, durations):
   data = {**inherited, **section.pop('data', {})}
   train = section.pop('train', None)
   evaluator = registry.load('evaluators', section.pop('type')).Evaluator
-  evaluator = registry.bind(evaluator, **section)()
+  evaluator = registry.bind(evaluator, **{
+      key: tuple(value) if isinstance(value, list) else value
+      for key, value in section.items()})()
   if bool(train) != hasattr(evaluator, 'trains'):
     raise ValueError(f'The evaluation {name!r} ' + (
         'takes no split to train on.' if train else
@@ -48,28 +50,31 @@ def make_evaluate(exams, cast, combine, total, eval_batches):
 
   Every evaluator runs before the first step, every so often, and at the end.
   """
-  runs = [(exam, _run(exam, cast, combine, eval_batches)) for exam in exams]
+  # Of two exams that differ in images only, one program serves both.
+  program = functools.cache(
+      lambda evaluator, view: _run(evaluator, view, cast, combine, eval_batches))
+  for exam in exams:
+    _check(exam, cast)
+  runs = [(exam, program(exam.evaluator, exam.view)) for exam in exams]
 
   def evaluate_due(step, params, teacher_params):
     metrics = {}
     for exam, run in runs:
       if step == 0 or due(step, exam.every, total):
-        for metric, value in run(params, teacher_params).items():
+        for metric, value in run(exam, params, teacher_params).items():
           metrics[f'{exam.name}/{metric}'] = float(value)
     return metrics
 
   return evaluate_due
 
 
-def _run(exam, cast, combine, eval_batches):
-  """-> (student params, teachers' params) -> {metric: number} of an exam."""
-  evaluator = exam.evaluator
-  _check(exam, cast)
-  sees = exam.view.at(cast.size) if 'student' in evaluator.needs else None
+def _run(evaluator, view, cast, combine, eval_batches):
+  """-> (exam, student params, teachers' params) -> {metric: number}."""
+  sees = view.at(cast.size) if 'student' in evaluator.needs else None
   taught = [i for i, teacher in enumerate(cast.teachers)
             if teacher.size and 'teacher' in evaluator.needs]
   teachers = [cast.teachers[i]._replace(
-      sees=exam.view.at(cast.teachers[i].size)) for i in taught]
+      sees=view.at(cast.teachers[i].size)) for i in taught]
   student = cast.answer
   if layer := getattr(evaluator, 'layer', None):
     student = functools.partial(teaching.features, cast.student, layer)
@@ -80,12 +85,12 @@ def _run(exam, cast, combine, eval_batches):
 
   if not hasattr(evaluator, 'measure'):
     mean = evaluate.make(evaluator, step)
-    return lambda params, teacher_params: mean(
+    return lambda exam, params, teacher_params: mean(
         params, [teacher_params[i] for i in taught], batches(exam.source))
 
   gather = evaluate.make_gather(step)
 
-  def run(params, teacher_params):
+  def run(exam, params, teacher_params):
     shown = [teacher_params[i] for i in taught]
     splits = [gather(params, shown, batches(source))
               for source in (exam.source, exam.train) if source]

@@ -10,7 +10,7 @@ import pkgutil
 def check(kind, name, known):
   """Raises ValueError unless `name` is among `known`; offers the nearest."""
   known = [str(each) for each in known]
-  if name in known:
+  if str(name) in known:
     return
   near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
   hint = (f'did you mean {" or ".join(near)}?' if near

@@ -1,16 +1,21 @@
 """Every config builds at every argument, and says no more than is read."""
 
 import importlib
+import operator
 import pathlib
 
 import jax
 import ml_collections
+import numpy as np
 import pytest
 
 from big_distill import stage
+from big_distill import train
 from big_distill import views
 from big_distill.input import pipeline
 from configs import common
+from configs import flowers102
+from configs import imagenet
 
 FILES = sorted(path.stem for path in (pathlib.Path(__file__).parent.parent
                                       / 'configs').glob('*.py')
@@ -21,25 +26,78 @@ def get_config(name, arg=''):
   return importlib.import_module(f'configs.{name}').get_config(arg)
 
 
-@pytest.mark.parametrize('name', FILES)
-def test_the_stage_of_every_config_is_set(name):
-  config = get_config(name, 'tiny=True,mode=ind/ic').lock()
-  set_up = stage.set_stage(config, pipeline)
-  assert set_up.total == 40 and set_up.save_every == 5
-  batch = next(set_up.batches(0))
-  views_seen = {str(set_up.cast.sees),
-                *(str(teacher.sees) for teacher in set_up.cast.models)}
-  assert batch['views'].keys() == views_seen
+# Every value of every argument that changes what is built.
+CHOICES = {
+    'mode': [*views.MODES], 'epochs': ['3', '100000'], 'seed': ['1'],
+    'variant': ['fast', 'medium', 'long'], 'optim': ['adam', 'sgd'],
+    'dataset': ['flowers102', 'pets', 'food101', 'sun397'],
+    'init': ['BiT-M-R50x1'], 'recording': ['DIR'], 'data_dir': ['DIR'],
+    'images': ['food101', 'folder:PATH', 'food101*3+imagenet'],
+    'student': [*imagenet.STUDENTS], 'size': ['128', '224', '384'],
+    'teacher': [*imagenet.TEACHERS, 'T384+T224'], 'evals': ['val', 'all'],
+    'combine': ['probs'], 'depth': ['50'], 'width': ['1.'],
+}
+
+# What runs differ in: a student or teacher of its own, data, a schedule.
+RUNS = [  # TODO families
+
+    ('flowers102', ''), ('pets', 'images=food101*2+imagenet'),
+    ('food101', 'mode=ind/rc'), ('sun397', ''),
+    ('baselines', 'init=BiT-M-R50x1'), ('hyperrule', 'dataset=food101'),
+    ('imagenet', 'teacher=T384+T224,combine=probs,evals=all'),
+    ('imagenet', 'teacher=labels,optim=sgd,mode=same/ic'),
+    ('quickstart_teacher', ''),
+]
+
+
+class Rows(list):
+  """A writer that keeps metrics in memory."""
+  write = lambda self, step, row: self.append({'step': step, **row})
+  read = lambda self: self
+  rewind = lambda self, step: None
+
+
+@pytest.mark.parametrize('name, arg', RUNS)
+def test_every_config_trains_and_evaluates_two_steps(name, arg, tmp_path):
+  config = get_config(name, ','.join(filter(None, [arg, 'tiny=True'])))
+  config.total_steps = 2
+  rows = Rows()
+  result = train.train(config.lock(), str(tmp_path), pipeline, rows)
+  assert result['steps'] == 2 and (tmp_path / 'student.npz').exists()
+  scores = {name for row in rows for name in row if '/' in name}
+  assert {f'{name}/' for name in config.evals} <= {
+      f'{score.split("/")[0]}/' for score in scores}
+  assert all(np.isfinite([*row.values()]).all() for row in rows)
 
 
 @pytest.mark.parametrize('name', FILES)
-@pytest.mark.parametrize('arg', [
-    '', 'epochs=3', *(f'mode={mode}' for mode in views.MODES)])
-def test_every_config_takes_every_argument(name, arg):
-  for tiny in ('', 'tiny=True'):
-    config = get_config(name, ','.join(filter(None, [arg, tiny])))
-    assert isinstance(config, ml_collections.ConfigDict)
-    assert set(config) <= set(stage.KEYS)
+def test_every_config_takes_every_argument(name, monkeypatch):
+  takes, parse = {}, common.parse
+  monkeypatch.setattr(common, 'parse', lambda arg, **defaults: (
+      takes.update(defaults), parse(arg, **defaults))[1])
+  get_config(name)
+  assert set(takes) <= {'tiny', *CHOICES}
+  for arg in ['', *(f'{argument}={value}' for argument in takes
+                    for value in CHOICES.get(argument, []))]:
+    for tiny in ('', 'tiny=True'):
+      config = get_config(name, ','.join(filter(None, [arg, tiny])))
+      assert isinstance(config, ml_collections.ConfigDict)
+      assert set(config) <= set(stage.KEYS), arg
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_point_of_a_sweep_fits_its_config(name):
+  module = importlib.import_module(f'configs.{name}')
+  for point in getattr(module, 'get_sweep', list)():
+    config = module.get_config().lock()
+    config.update_from_flattened_dict(point)
+    for key, value in point.items():
+      assert operator.attrgetter(key)(config) == value
+
+
+def test_the_paper_s_grid_has_eighty_points():
+  points = flowers102.get_sweep()
+  assert len(points) == len({*map(repr, points)}) == 80
 
 
 def set_tiny(**changes):
@@ -52,7 +110,7 @@ def set_tiny(**changes):
 @pytest.mark.parametrize('changes, message', [
     ({'optm': {}}, 'did you mean optim'),
     ({'mode': 'funmach'}, 'did you mean funmatch'),
-    ({'mode': 'fix/ic_ens'}, 'recorded answer'),
+    ({'mode': 'fix/ic_ens'}, 'needs its recorded answers'),
     ({'student.family': 'bitt'}, 'did you mean bit'),
     ({'student.widht': 1.}, 'did you mean width'),
     ({'student.num_classes': 5}, 'knows 12 classes, the student 5'),
