@@ -1,6 +1,10 @@
-"""Arguments of configs: --config=configs/quickstart.py:epochs=300,tiny=True"""
+"""What configs share: their arguments, their small version, grids of sweeps.
+
+  --config=configs/quickstart.py:epochs=300,tiny=True
+"""
 
 import ast
+import itertools
 
 import ml_collections
 
@@ -51,3 +55,9 @@ def tiny(c):
     section.split = f'{section.split.split("[")[0]}[:64]'
   c.checkpoints = dict(every_steps=5)
   return c
+
+
+def grid(choices):
+  """{'optim.lr': [.01, .003], 'loss.t': [1., 2.]} -> its points, 4 dicts."""
+  return [dict(zip(choices, values))
+          for values in itertools.product(*choices.values())]

@@ -1,6 +1,8 @@
 """Every config builds at every argument, and says no more than is read."""
 
+import functools
 import importlib
+import operator
 import pathlib
 
 import jax
@@ -10,6 +12,7 @@ import pytest
 from big_distill import stage
 from big_distill import views
 from big_distill.input import pipeline
+from big_distill.tools import sweep
 from configs import common
 
 FILES = sorted(path.stem for path in (pathlib.Path(__file__).parent.parent
@@ -40,6 +43,19 @@ def test_every_config_takes_every_argument(name, arg):
     config = get_config(name, ','.join(filter(None, [arg, tiny])))
     assert isinstance(config, ml_collections.ConfigDict)
     assert set(config) <= set(stage.KEYS)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_point_of_every_sweep_is_a_config(name, tmp_path):
+  if not hasattr(importlib.import_module(f'configs.{name}'), 'get_sweep'):
+    return
+  for arg in ('', ':tiny=True'):
+    points = sweep.points(f'configs/{name}.py{arg}', tmp_path)
+    assert points and len({point.name for point in points}) == len(points)
+    for point in points:  # Checked key by key, and parsed as main will.
+      flat = ml_collections.ConfigDict(point.config).lock()
+      for key, value in point.overrides.items():
+        assert functools.reduce(operator.getitem, key.split('.'), flat) == value
 
 
 def set_tiny(**changes):
