@@ -4,9 +4,7 @@ Flags, hosts, and the two things that need TensorFlow: images and TensorBoard.
 The rest is train.train.
 """
 
-import logging as std_logging
 import os
-import runpy
 import sys
 
 from absl import app
@@ -14,11 +12,11 @@ from absl import flags
 from absl import logging
 from etils import epath
 import jax
-import ml_collections
 from ml_collections import config_flags
 
-from big_distill import registry
+from big_distill import command
 from big_distill import report
+from big_distill import runs
 from big_distill import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -41,9 +39,7 @@ def _distil():
   """Runs the command, and prints and saves its result on the first host."""
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  workdir = _WORKDIR.value
-  if '://' not in workdir:
-    workdir = os.path.abspath(os.path.expanduser(workdir))
+  workdir = runs.folder(_WORKDIR.value)
   _check_writable(epath.Path(workdir))
 
   import tensorflow as tf
@@ -53,12 +49,14 @@ def _distil():
 
   first = jax.process_index() == 0
   writer = writers.Writer(workdir) if first else _NoWriter()
+  if first:  # What plots, and a sweep that is taken up again, know it by.
+    runs.save(f'{workdir}/config.json', _CONFIG.value.to_dict())
   try:
     result = train.train(_CONFIG.value, workdir, pipeline, writer)
   finally:
     writer.close()
   if first and result:
-    report.save(f'{workdir}/result.json', result)
+    runs.save(f'{workdir}/result.json', result)
     print(report.table(result))
 
 
@@ -77,11 +75,7 @@ def _check_writable(workdir):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown argument {argv[1]!r}.')
-  logging.set_verbosity(logging.INFO)
-  # Libraries narrate at INFO too; what matters of them is a warning.
-  logging.get_absl_handler().addFilter(
-      lambda record: record.levelno > std_logging.INFO
-      or 'big_distill' in record.pathname)
+  command.narrate()
   try:
     _distil()
   except ValueError as error:
@@ -90,40 +84,5 @@ def main(argv):
     sys.exit(f'Error: {error}')
 
 
-def _parse(argv):
-  """Flags, or one line on what is wrong with them."""
-  try:
-    _check_config(argv)
-    return flags.FLAGS(argv)
-  except (flags.Error, ValueError) as error:
-    # ml_collections wraps what a config raises into its whole traceback.
-    line = str(error).strip().splitlines()[-1]
-    sys.exit(f'Error: {line.removeprefix("ValueError: ")}')
-
-
-def _check_config(argv):
-  """Raises ValueError if there is no such config file, or no such key in it."""
-  values = [word.removeprefix('--config=') for word in argv
-            if word.startswith('--config=')]
-  if not values:
-    return
-  path, _, arg = values[-1].partition(':')
-  folder = os.path.dirname(path)
-  files = sorted(os.path.join(folder, file) for file in os.listdir(folder or '.')
-                 if file.endswith('.py')) if os.path.isdir(folder or '.') else []
-  registry.check('config file', path, files)
-
-  config = runpy.run_path(path)['get_config'](*([arg] if arg else []))
-  for word in argv:
-    if word.startswith('--config.'):
-      at = config
-      path = word.removeprefix('--config.').partition('=')[0]
-      for key in path.split('.'):
-        if not isinstance(at, ml_collections.ConfigDict):
-          raise ValueError(f'config.{path}: there is nothing inside {at!r}.')
-        registry.check('config key', key, at.keys())
-        at = at[key]
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=command.parse)

@@ -1,9 +1,6 @@
 """What a run says of itself: the facts at its start, the table at its end."""
 
-import json
-
 from absl import logging
-from etils import epath
 import jax
 import jax.numpy as jnp
 
@@ -117,8 +114,3 @@ def table(result):
   ]
   return '\n'.join(f'{name:<18}{teacher:>14}{student:>16}'
                    for name, teacher, student in lines)
-
-
-def save(path, result):
-  """Writes the result as JSON."""
-  epath.Path(path).write_text(json.dumps(result, indent=2) + '\n')

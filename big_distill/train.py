@@ -56,6 +56,7 @@ def train(config, workdir, data, writer):
                for name, value in parallel.first(scalars).items()}
         progress.check_finite(step, row, checkpoints)
       if logs:
+        row['train/epoch'] = step * stage.batch_size / stage.source.num_examples
         row |= pace.measure(step)
         pace.show(step, row)
         writer.write(step, row)

@@ -5,6 +5,8 @@ import json
 from clu import metric_writers
 import tensorflow as tf
 
+from big_distill import runs
+
 
 class Writer:
   """write(step, {name: number}), to DIR/tensorboard and DIR/metrics.jsonl."""
@@ -22,16 +24,8 @@ class Writer:
     tf.io.gfile.rename(self._path + '.partial', self._path, overwrite=True)
 
   def read(self):
-    """All rows so far; a line cut short by a crash is left out."""
-    rows = []
-    if tf.io.gfile.exists(self._path):
-      with tf.io.gfile.GFile(self._path) as file:
-        for line in file:
-          try:
-            rows.append(json.loads(line))
-          except json.JSONDecodeError:
-            continue
-    return rows
+    """All rows so far."""
+    return runs.rows(self._path)
 
   def write(self, step, scalars):
     with tf.io.gfile.GFile(self._path, 'a') as file:

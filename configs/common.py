@@ -108,8 +108,10 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
   splits = DATASETS[dataset]
   c = ml_collections.ConfigDict()
   c.seed = arg.seed
-  # Whatever the images, as many of them as so many epochs of the dataset's own.
-  c.total_examples = epochs * splits['n']
+  if arg.images:  # As many of others as so many epochs of its own would be.
+    c.total_examples = epochs * splits['n']
+  else:
+    c.total_epochs = epochs
   c.batch_size = 512
   c.log_steps = 100
   c.layout = 'big_vision'

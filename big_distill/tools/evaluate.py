@@ -17,6 +17,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
+from big_distill import command
 from big_distill import parallel
 from big_distill import stage as stage_lib
 
@@ -43,8 +44,10 @@ def table(metrics):
 
 
 def main(argv):
-  del argv
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
   flag = flags.FLAGS
+  command.narrate()
   import tensorflow as tf
   tf.config.set_visible_devices([], 'GPU')
   from big_distill.input import pipeline
@@ -63,4 +66,4 @@ if __name__ == '__main__':
   flags.DEFINE_string('student', None, 'A checkpoint.')
   flags.DEFINE_string('out', None, 'A JSON file to write.')
   flags.mark_flags_as_required(['config', 'student'])
-  app.run(main)
+  app.run(main, flags_parser=command.parse)

@@ -23,6 +23,7 @@ import jax
 from ml_collections import config_flags
 import numpy as np
 
+from big_distill import command
 from big_distill import parallel
 from big_distill import registry
 from big_distill import steps
@@ -83,9 +84,10 @@ def record(config, name, folder, data):
 
 
 def main(argv):
-  del argv
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
   flag = flags.FLAGS
-  logging.set_verbosity(logging.INFO)
+  command.narrate()
   if flag.distributed:
     jax.distributed.initialize()
   import tensorflow as tf
@@ -104,4 +106,4 @@ if __name__ == '__main__':
   flags.DEFINE_string('out', None, 'Folder of the recording.')
   flags.DEFINE_bool('distributed', False, 'Join the other hosts of a pod.')
   flags.mark_flags_as_required(['config', 'out'])
-  app.run(main)
+  app.run(main, flags_parser=command.parse)

@@ -1,0 +1,260 @@
+"""One run per point of a grid, and a table of how they did.
+
+  python -m big_distill.tools.sweep --config=configs/FILE.py --workdir=DIR
+
+The points are what get_sweep() of the config file returns, which takes the
+argument that get_config takes: dicts of dotted overrides, such as
+[{'optim.lr': 0.003, 'loss.t': 2.}, ...]; common.grid() makes them. Each is a
+run of big_distill.main in a folder of DIR that is named for it. Overrides for
+all of them are given as to main: --config.data.data_dir=DIR.
+
+  (nothing)  prints the commands, one a line, for a shell or a scheduler
+  --index=K  runs point K, as one job of an array
+  --run      runs all of them here, one after another, then --rank
+  --rank     prints the table of what is finished; writes DIR/sweep.csv
+
+A finished point is skipped and an interrupted one resumes, so the same command
+goes on where it was stopped. A point that fails does not stop the others.
+"""
+
+import csv
+import io
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+from absl import app
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+from big_distill import command as command_lib
+from big_distill import registry
+from big_distill import runs
+
+RANKING = ('val/acc@1', 'student/acc@1', 'agree/top1')  # By the first there is.
+SHOWN = ('val/acc@1', 'test/acc@1', 'student/acc@1', 'agree/top1', 'agree/kl')
+LOWER = ('kl', 'loss', 'euclidean')  # Metrics of which less is better.
+
+
+class Point(NamedTuple):
+  """A point of a sweep: its name is its folder's."""
+  name: str
+  overrides: dict[str, Any]
+  workdir: str
+  command: list[str]  # Flags of big_distill.main included.
+  config: dict[str, Any]
+
+  @property
+  def finished(self):
+    return runs.finished(self.workdir)
+
+
+def points(config, workdir, given=()):
+  """The Points of 'FILE.py:ARG', each override checked; `given` are for all."""
+  names, arg = command_lib.load(config)
+  if 'get_sweep' not in names:
+    raise ValueError(
+        f'{config.partition(":")[0]} has no get_sweep: define one beside its '
+        "get_config that returns dicts, such as [{'optim.lr': 0.003}].")
+  sweep = names['get_sweep'](*arg)
+  made = []
+  for name, overrides in zip(_names(sweep), sweep):
+    folder = f'{runs.folder(workdir)}/{name}'
+    words = [f'--config={config}', *given,
+             *(f'--config.{key}={value}' for key, value in overrides.items())]
+    made.append(Point(
+        name, overrides, folder,
+        [sys.executable, '-m', 'big_distill.main', *words,
+         f'--workdir={folder}'],
+        command_lib.resolve(words).to_dict()))
+  return made
+
+
+def _names(sweep):
+  """'007_lr=0.003_t=2' of each point: its number, and keys cut short."""
+  keys = {key for overrides in sweep for key in overrides}
+  digits = max(len(str(len(sweep) - 1)), 3)
+  for i, overrides in enumerate(sweep):
+    parts = [f'{_short(key, keys)}={_text(value)}'
+             for key, value in overrides.items()]
+    # File systems end a name at 255 bytes.
+    yield '_'.join([f'{i:0{digits}}', *parts])[:200]
+
+
+def _short(key, keys):
+  """The end of a dotted key that no other key ends with."""
+  words = key.split('.')
+  ends = ['.'.join(words[-n:]) for n in range(1, len(words) + 1)]
+  return next((end for end in ends if not any(
+      other != key and f'.{other}'.endswith(f'.{end}') for other in keys)), key)
+
+
+def _text(value):
+  text = f'{value:g}' if isinstance(value, float) else str(value)
+  return re.sub(r'[^\w.+-]+', '-', text).strip('-')
+
+
+def run(chosen, execute=None):
+  """Runs Points one after another; True if all of them are finished at the end.
+
+  `execute` takes a command and returns its exit code.
+  """
+  for point in chosen:
+    _check_begun(point)
+  failed = []
+  for i, point in enumerate(chosen, 1):
+    def say(what):
+      print(f'[{i}/{len(chosen)}] {point.name}: {what}', flush=True)
+
+    if point.finished:
+      say('finished before.')
+      continue
+    say(shlex.join(point.command))
+    code = (execute or _execute)(point.command)
+    if code:
+      say(f'failed with exit code {code}.')
+      failed.append(point)
+    elif not point.finished:
+      # It was told to leave, and so are we: what is next would be, too.
+      say('stopped before its end; the same command resumes it.')
+      break
+  for point in failed:
+    print(f'Failed: {point.name}', flush=True)
+  return all(point.finished for point in chosen)
+
+
+def _execute(command):
+  """Runs a command; SIGTERM is passed on to it, so that it saves its state."""
+  process = subprocess.Popen(command)
+  before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+  try:
+    return process.wait()
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _check_begun(point):
+  """Raises ValueError if the point's folder holds a run of another config."""
+  begun = runs.read(point.workdir)
+  if not begun.rows or begun.config is None:
+    return
+  # As it would be read: JSON has no tuples.
+  other = runs.differences(begun.config, json.loads(json.dumps(point.config)))
+  if other:
+    raise ValueError(f'{point.workdir} holds a run with another '
+                     f'{", ".join(other)}. Choose another --workdir, or remove '
+                     'that run.')
+
+
+def rank(every, by=None):
+  """(metric ranked by, metrics shown, [(Point, {metric: value})], best first).
+
+  Of finished points alone: a run that is half way has not done worse.
+  """
+  done = [(point, runs.read(point.workdir)) for point in every
+          if point.finished]
+  if not done:
+    raise ValueError(f'None of {len(every)} points has a result yet.')
+  known = sorted(set().union(*(each.metrics for _, each in done)))
+  by = by or next((metric for metric in RANKING if metric in known), None)
+  if by is None:
+    raise ValueError(f'There is none of {", ".join(RANKING)} to rank by: say '
+                     f'--by=METRIC; known: {", ".join(known)}.')
+  registry.check('metric', by, known)
+  shown = [by, *(metric for metric in SHOWN if metric in known
+                 and metric != by)]
+  sign = 1 if by.rsplit('/', 1)[-1] in LOWER else -1
+  ranked = [(point, {metric: each.last(metric) for metric in shown})
+            for point, each in done]
+  ranked.sort(key=lambda row: (row[1][by] is None, sign * (row[1][by] or 0)))
+  return by, shown, ranked
+
+
+def table(every, by, shown, ranked):
+  """The ranking, for a terminal."""
+  def text(metric, value):
+    if value is None:
+      return '-'
+    share = re.search(r'/(acc@|top)\d+$', metric)
+    return f'{value:.2%}' if share else f'{value:.4g}'
+
+  width = max(len(point.name) for point, _ in ranked)
+  lines = [f'{"":4} {"point":{width}}' + ''.join(
+      f'{metric:>15}' for metric in shown)]
+  for i, (point, values) in enumerate(ranked, 1):
+    lines.append(f'{i:4} {point.name:{width}}' + ''.join(
+        f'{text(metric, value):>15}' for metric, value in values.items()))
+  lines.append(f'Ranked by {by}; {len(ranked)} of {len(every)} points are '
+               'finished.')
+  return '\n'.join(lines)
+
+
+def save(path, shown, ranked):
+  """Writes the ranking as CSV, a column per override and metric."""
+  keys = dict.fromkeys(key for point, _ in ranked for key in point.overrides)
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['rank', 'point', *keys, *shown])
+  for i, (point, values) in enumerate(ranked, 1):
+    writer.writerow([i, point.name,
+                     *(point.overrides.get(key, '') for key in keys),
+                     *values.values()])
+  epath.Path(path).write_text(text.getvalue())
+
+
+def _show(every, workdir, by):
+  by, shown, ranked = rank(every, by)
+  print(table(every, by, shown, ranked))
+  save(f'{runs.folder(workdir)}/sweep.csv', shown, ranked)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
+  flag = flags.FLAGS
+  try:
+    given = [word for word in sys.argv if word.startswith('--config.')]
+    every = points(config_flags.get_config_filename(flag['config']),
+                   flag.workdir, given)
+    if sum([flag.run, flag.rank, flag.index is not None]) > 1:
+      raise ValueError('Of --index, --run and --rank, keep one.')
+    if flag.index is not None:
+      if flag.index >= len(every):
+        raise ValueError(f'--index={flag.index}: there are points 0 to '
+                         f'{len(every) - 1}.')
+      sys.exit(not run([every[flag.index]]))
+    elif flag.run:
+      whole = run(every)
+      if any(point.finished for point in every):
+        _show(every, flag.workdir, flag.by)
+      sys.exit(not whole)
+    elif flag.rank:
+      _show(every, flag.workdir, flag.by)
+    else:
+      for point in every:
+        print(shlex.join(point.command))
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
+
+
+def _define_flags():
+  """By the command alone, since other commands have a --config too."""
+  config_flags.DEFINE_config_file(
+      'config', None, 'A file of configs/ with a get_sweep: FILE.py:name=value')
+  flags.DEFINE_string('workdir', None, 'Folder of the folders of all points.')
+  flags.DEFINE_integer('index', None, 'Run this point, counted from 0.', 0)
+  flags.DEFINE_bool('run', False, 'Run all points that are not finished.')
+  flags.DEFINE_bool('rank', False, 'Print the table of finished points.')
+  flags.DEFINE_string('by', None, 'Metric to rank by; else the first there is '
+                      f'of {", ".join(RANKING)}.')
+  flags.mark_flags_as_required(['config', 'workdir'])
+
+
+if __name__ == '__main__':
+  _define_flags()
+  app.run(main, flags_parser=command_lib.parse)
