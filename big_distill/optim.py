@@ -14,17 +14,30 @@ import optax
 
 from big_distill import registry
 
-SCHEDULES = ('cosine', 'constant')
+
+def _steps(warmup, total):
+  """Drops by 10 at 30, 60 and 90 % of the run, as BiT-HyperRule's."""
+  return optax.piecewise_constant_schedule(
+      1., {total * percent // 100 - warmup: .1 for percent in (30, 60, 90)})
+
+
+SCHEDULES = {  # (warmup, total) -> factor at t steps after the warmup.
+    'constant': lambda warmup, total: optax.constant_schedule(1.),
+    'cosine': lambda warmup, total: optax.cosine_decay_schedule(
+        1., max(total - warmup, 1)),
+    'quadratic': lambda warmup, total: optax.polynomial_schedule(
+        1., 0., 2, max(total - warmup, 1)),
+    'steps': _steps,
+}
 
 
 def make_schedule(total, warmup=0, kind='cosine'):
-  """s(t): linear from 0 over `warmup` steps, then a cosine to 0 at `total`."""
+  """s(t): linear from 0 over `warmup` steps, then e.g. a cosine to 0."""
   registry.check('schedule', kind, SCHEDULES)
   if warmup >= total > 0:
     raise ValueError(f'A warmup of {warmup} steps does not fit into a run of '
                      f'{total} steps.')
-  rest = (optax.cosine_decay_schedule(1., max(total - warmup, 1))
-          if kind == 'cosine' else optax.constant_schedule(1.))
+  rest = SCHEDULES[kind](warmup, total)
   if not warmup:
     return rest
   return optax.join_schedules([optax.linear_schedule(0., 1., warmup), rest],

@@ -9,6 +9,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 AXIS = 'devices'
@@ -32,6 +33,24 @@ def total(tree):
 def gather(tree):
   """All devices' [b/d, ...] -> [b, ...] on each of them, inside pmap."""
   return jax.lax.all_gather(tree, AXIS, tiled=True)
+
+
+def spread(function, *stacks):
+  """function(*stacks) of [n, ...], each device computing its share of the n.
+
+  Shares are gathered, so that all devices get the whole result; a device works
+  on n / devices entries, rounded up. Outside pmap it is the function itself.
+  """
+  try:
+    d = jax.lax.axis_size(AXIS)
+  except NameError:  # There is no device axis here.
+    return function(*stacks)
+  n = stacks[0].shape[0]
+  share = -(-n // d)
+  # Where n does not divide, the last devices repeat the last entry.
+  mine = jnp.minimum(jax.lax.axis_index(AXIS) * share + jnp.arange(share), n - 1)
+  parts = function(*(x[mine] for x in stacks))
+  return jax.tree.map(lambda x: x[:n], gather(parts))
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from big_distill import pretrained
 from big_distill import registry
@@ -70,8 +71,8 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
   """A teacher, from a section of config.teachers.
 
   Exactly one of: `init`, a checkpoint (a path, gs:// or a published name);
-  `labels`; or `random`, the description of a model with random weights, which
-  teaches nothing and serves to try a config without its teacher.
+  `labels`; or `random`, the description of a model with random weights, head
+  included, which teaches nonsense and serves to try a config without its teacher.
   """
   if bool(init) + bool(labels) + bool(random) != 1:
     raise ValueError(f'Teacher {name!r} needs exactly one of init=CHECKPOINT, '
@@ -85,6 +86,8 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
   else:
     model, params = pretrained.create(size=size, num_classes=num_classes,
                                       **random)
+    params['head']['kernel'] = np.random.default_rng(0).normal(
+        size=params['head']['kernel'].shape).astype(np.float32)
   model, params = pretrained.freeze(model, params, jnp.dtype(dtype))
 
   def answer(params, images):

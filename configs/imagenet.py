@@ -61,11 +61,22 @@ TEACHERS = {
     'T384': dict(init='BiT-M R152x2 imagenet2012 rc384', size=384),
     'labels': dict(labels=True),
 }
+COSINE = dict(wd=3e-4, clip=1.0, warmup_steps=5000, schedule='cosine')
 OPTIM = {
-    'adam': dict(name='adam', lr=0.03, wd=3e-4, clip=1.0, warmup_steps=5000,
-                 schedule='cosine'),
-    'sgd': dict(name='sgd', lr=0.1, wd=3e-4, clip=1.0, warmup_steps=5000,
-                schedule='cosine'),
+    'adam': dict(name='adam', lr=0.03, **COSINE),
+    'sgd': dict(name='sgd', lr=0.1, **COSINE),
+    'soap': dict(name='soap', lr=0.03, **COSINE),
+    'muon': dict(name='muon', lr=0.03, **COSINE),
+    # The paper (appendix D) states the schedule, blocks of 128, a root every
+    # step, Nesterov and the decay, and refers for the rest to the ResNet-50
+    # recipe of Scalable Shampoo (arXiv 2002.09018 and the README of its code),
+    # whose lr 13 at batch 32,768 is 1.6 at 4,096. Whether the paper clipped, it
+    # does not say.
+    'shampoo': dict(
+        name='shampoo', lr=1.6, wd=0., clip=1.0, warmup_steps=1800,
+        schedule='quadratic', momentum='update', graft='sgd', b1=0.95, b2=0.85,
+        eps=1.5e-5, exponent=4, root_every=1, start_step=25, min_rank=1,
+        nesterov=True, block_size=128, coupled_wd=3.75e-4),
 }
 
 

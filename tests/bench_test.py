@@ -40,7 +40,8 @@ def run(*flags):
 def test_bench_measures_every_part_without_tensorflow(tmp_path):
   path = tmp_path / 'rows.csv'
   ran = run('--depth=1,1', '--width=0.125', '--size=16', '--batch=32',
-            '--classes=5', '--repeats=2', '--steps=2', f'--csv={path}')
+            '--classes=5', '--repeats=2', '--steps=2', f'--csv={path}',
+            '--optim=sgd:momentum=0.5,nesterov=True')
   assert ran.returncode == 0, ran.stderr
   assert all(part in ran.stdout for part in PARTS)
   assert max(map(len, ran.stdout.splitlines())) <= 100
@@ -61,6 +62,7 @@ def test_bench_measures_every_part_without_tensorflow(tmp_path):
 @pytest.mark.parametrize('flag, message', [
     ('--depth=deep', "The depth 'deep' is neither a number"),
     ('--repeats=0', 'repeats=0'),
+    ('--optim=shampoo:root=newtn', 'did you mean newton'),
     ('--config=configs/nowhere.py', 'configs/nowhere.py')])
 def test_a_bad_flag_gets_one_line(flag, message):
   ran = run(flag)

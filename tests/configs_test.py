@@ -29,7 +29,8 @@ def get_config(name, arg=''):
 # Every value of every argument that changes what is built.
 CHOICES = {
     'mode': [*views.MODES], 'epochs': ['3', '100000'], 'seed': ['1'],
-    'variant': ['fast', 'medium', 'long'], 'optim': ['adam', 'sgd'],
+    'variant': ['fast', 'medium', 'long'],
+    'optim': ['adam', 'sgd', 'shampoo', 'soap', 'muon'],
     'dataset': ['flowers102', 'pets', 'food101', 'sun397'],
     'init': ['BiT-M-R50x1'], 'recording': ['DIR'], 'data_dir': ['DIR'],
     'images': ['food101', 'folder:PATH', 'food101*3+imagenet'],
@@ -46,6 +47,7 @@ RUNS = [  # TODO families
     ('baselines', 'init=BiT-M-R50x1'), ('hyperrule', 'dataset=food101'),
     ('imagenet', 'teacher=T384+T224,combine=probs,evals=all'),
     ('imagenet', 'teacher=labels,optim=sgd,mode=same/ic'),
+    ('imagenet', 'optim=shampoo'),
     ('quickstart_teacher', ''),
 ]
 

@@ -22,6 +22,15 @@ def test_schedule_is_a_cosine_after_a_linear_warmup(warmup):
                              atol=1e-6)
 
 
+@pytest.mark.parametrize('kind, want', [
+    ('constant', [0, .5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+    ('quadratic', [0, .5, *((1 - np.arange(9) / 8)**2)]),
+    ('steps', [0, .5, 1, .1, .1, .1, .01, .01, .01, .001, .001])])
+def test_other_schedules_have_the_same_warmup(kind, want):
+  got = [float(optim.make_schedule(10, 2, kind)(t)) for t in range(11)]
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
 def test_update_follows_the_paper_in_float64():
   rng = np.random.default_rng(0)
   w = {'conv': {'kernel': rng.normal(size=(3, 4))},
@@ -72,10 +81,10 @@ def test_first_moment_may_be_bfloat16():
   assert {str(x.dtype) for x in moments} == {'bfloat16', 'float32'}
 
 
-@pytest.mark.parametrize('name', ['adam', 'sgd'])
+@pytest.mark.parametrize('name', ['adam', 'muon', 'sgd', 'shampoo', 'soap'])
 def test_every_optimizer_descends_a_parabola(name):
-  tx, _ = optim.make(200, name=name, lr=.05)
-  params = {'kernel': jnp.asarray([3., -2.])}
+  tx, _ = optim.make(200, name=name, lr=.2)
+  params = {'kernel': jnp.asarray([[3., -2.], [1., 4.]])}
   opt = tx.init(params)
 
   @jax.jit
@@ -95,5 +104,5 @@ def test_misspelt_names_are_errors_that_help():
     optim.make(10, lr=.1, beta1=.9)
   with pytest.raises(ValueError, match='does not fit'):
     optim.make(10, lr=.1, warmup=10)
-  with pytest.raises(ValueError, match='no schedule'):
+  with pytest.raises(ValueError, match='did you mean cosine'):
     optim.make(10, lr=.1, schedule='cosin')

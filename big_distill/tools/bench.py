@@ -16,6 +16,7 @@ measured only where it is, after the rest: the bundled photographs, whatever the
 config's data, as uint8 views from the pipeline of training.
 """
 
+import ast
 import csv
 import datetime
 import itertools
@@ -284,7 +285,8 @@ def _define_flags():
   integer('teacher_size', None, 'As size.', 1)
   flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'],
                     'Precision of activations of both.')
-  flags.DEFINE_string('optim', 'adam', 'A file of optimizers/.')
+  flags.DEFINE_string('optim', 'adam', 'A file of optimizers/, with options: '
+                      'shampoo:root_every=1,start_step=0.')
 
 
 MODEL = ('depth', 'width', 'size', 'teacher_depth', 'teacher_width',
@@ -318,7 +320,20 @@ def _described(flag):
       student=dict(size=flag.size, dtype=flag.dtype, **student),
       teachers=dict(teacher=dict(random=teacher, dtype=flag.dtype,
                                  size=flag.teacher_size or flag.size)),
-      optim=dict(name=flag.optim, lr=1e-3, wd=1e-4))
+      optim={'lr': 1e-3, 'wd': 1e-4, **_optimizer(flag.optim)})
+
+
+def _optimizer(text):
+  """'shampoo:root_every=1' -> {'name': 'shampoo', 'root_every': 1}."""
+  def value(text):
+    try:
+      return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      return text
+
+  name, _, options = text.partition(':')
+  pairs = [item.partition('=') for item in filter(None, options.split(','))]
+  return {'name': name, **{key: value(text) for key, _, text in pairs}}
 
 
 def main(argv):

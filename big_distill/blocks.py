@@ -1,0 +1,164 @@
+"""Tensors cut into blocks, and the blocks of one shape laid on one pile.
+
+Second-order optimizers keep a matrix for every axis of a block. A kernel
+[3, 3, 128, 300] becomes [9, 128, 300] (small neighbours merge), then three
+blocks [9, 128, 128], the last of them padded with zeros. Blocks of that shape
+from all tensors lie on the pile '9x128x128', [n, 9, 128, 128], and their
+matrices on stacks [n, 9, 9], [n, 128, 128], [n, 128, 128]: a step is a few
+large batched products, however many tensors there are.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def merge(shape, limit):
+  """Drops unit dims; multiplies neighbours while the product is in `limit`."""
+  merged = []
+  for size in shape:
+    if merged and merged[-1] * size <= limit:
+      merged[-1] *= size
+    elif size > 1:
+      merged.append(size)
+  return tuple(merged)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """How one tensor of `shape` is cut into equal blocks of sides <= `limit`."""
+  shape: tuple[int, ...]
+  limit: int
+
+  @property
+  def merged(self):
+    return merge(self.shape, self.limit)
+
+  @property
+  def block(self):
+    """The shape of a block."""
+    return tuple(min(size, self.limit) for size in self.merged)
+
+  @property
+  def grid(self):
+    """How many blocks there are along each axis."""
+    return tuple(-(-size // side) for size, side in zip(self.merged, self.block))
+
+  def split(self, x):
+    """Tensor of `shape` -> blocks [n, *block]; what is past its end is 0."""
+    r, x = len(self.block), x.reshape(self.merged)
+    x = jnp.pad(x, [(0, n * side - size) for size, n, side
+                    in zip(self.merged, self.grid, self.block)])
+    x = x.reshape([each for pair in zip(self.grid, self.block) for each in pair])
+    return x.transpose(*range(0, 2 * r, 2), *range(1, 2 * r, 2)).reshape(
+        -1, *self.block)
+
+  def join(self, x):
+    """The inverse of split."""
+    r = len(self.block)
+    x = x.reshape(self.grid + self.block)
+    x = x.transpose([axis for i in range(r) for axis in (i, r + i)])
+    x = x.reshape([n * side for n, side in zip(self.grid, self.block)])
+    return x[tuple(map(slice, self.merged))].reshape(self.shape)
+
+
+class Piles:
+  """Which tensors are cut, and the pile that the blocks of each lie on.
+
+  Those with fewer than `min_rank` axes longer than 1 stay as they are.
+  """
+
+  def __init__(self, shapes, limit=128, min_rank=2):
+    self._cuts, self._members = {}, {}
+    for i, shape in enumerate(shapes):
+      if sum(size > 1 for size in shape) >= max(min_rank, 1):
+        cut = self._cuts[i] = Cut(tuple(shape), limit)
+        self._members.setdefault('x'.join(map(str, cut.block)), []).append(i)
+
+  @property
+  def shapes(self):
+    """{pile: its shape [n, *block]}."""
+    return {pile: (sum(math.prod(self._cuts[i].grid) for i in members),
+                   *self._cuts[members[0]].block)
+            for pile, members in self._members.items()}
+
+  def gather(self, tensors):
+    """List of all tensors -> {pile: blocks [n, *block]}."""
+    return {pile: jnp.concatenate([self._cuts[i].split(tensors[i])
+                                   for i in members])
+            for pile, members in self._members.items()}
+
+  def scatter(self, piles):
+    """{pile: blocks} -> {number in the list: tensor}, of those that are cut."""
+    tensors = {}
+    for pile, members in self._members.items():
+      start = 0
+      for i in members:
+        stop = start + math.prod(self._cuts[i].grid)
+        tensors[i] = self._cuts[i].join(piles[pile][start:stop])
+        start = stop
+    return tensors
+
+  def stacks(self, fill):
+    """{pile: (fill(n, d), ...)}, one for each axis of a block, of length d."""
+    return {pile: tuple(fill(n, d) for d in block)
+            for pile, (n, *block) in self.shapes.items()}
+
+
+def zeros(n, d):
+  return jnp.zeros([n, d, d], jnp.float32)
+
+
+def eyes(n, d):
+  return jnp.tile(jnp.eye(d, dtype=jnp.float32), [n, 1, 1])
+
+
+def covariances(x):
+  """Blocks [n, ...] -> X X' of their unfolding along each axis, [n, d, d]."""
+  unfolded = (jnp.moveaxis(x, axis, 1).reshape(*x.shape[:1], x.shape[axis], -1)
+              for axis in range(1, x.ndim))
+  return tuple(rows @ rows.swapaxes(1, 2) for rows in unfolded)
+
+
+def contract(x, matrices):
+  """y_j = sum_i M_ij x_i along each axis, M [n, d, d] one of `matrices`."""
+  for matrix in matrices:  # Each round moves the next axis to the front.
+    x = jnp.einsum('nij,ni...->n...j', matrix, x)
+  return x
+
+
+class Turn(NamedTuple):
+  """Whose turn it is on one pile: `size` blocks from `start`, if it is `due`."""
+  size: int
+  start: jax.Array
+  due: jax.Array
+
+  def take(self, stack):
+    return jax.lax.dynamic_slice_in_dim(stack, self.start, self.size)
+
+  def put(self, stack, part):
+    return jax.lax.dynamic_update_slice_in_dim(stack, part, self.start, 0)
+
+  def work(self, function, idle):
+    """function() where it is due, else `idle`, of the same shapes."""
+    return jax.lax.cond(self.due, function, lambda: idle)
+
+
+def turns(shapes, every, count):
+  """{pile: Turn} at step `count`: all blocks have theirs once in `every` steps.
+
+  The work is spread evenly over these steps, so that no step waits for it: of
+  a high pile a part at each, low ones one after another.
+  """
+  result, first = {}, 0
+  for pile, (n, *_) in shapes.items():
+    size = -(-n // every)
+    rounds = -(-n // size)
+    turn = (count - first) % every
+    # The last part overlaps the one before it where n does not divide.
+    result[pile] = Turn(size, jnp.minimum(turn * size, n - size), turn < rounds)
+    first = (first + rounds) % every
+  return result

@@ -1,0 +1,50 @@
+"""Muon (Jordan et al., 2024): momentum, made orthogonal by Newton-Schulz.
+
+As its authors advise, for hidden layers only: kernels as matrices [all else,
+output], while the head, scales and biases are Adam's. So are kernels of one
+input channel (depthwise convolutions), which are not matrices between features.
+"""
+
+import math
+
+import jax
+import optax
+import optax.contrib
+
+
+def scale_by(beta=0.95, nesterov=True, rms=0.2, b1=0.9, b2=0.999, eps=1e-8,
+             mu_dtype=None):
+  """beta is Muon's momentum; b1, b2 and eps are Adam's.
+
+  rms: of a Muon update, 0.2 being about that of Adam's, so that one learning
+    rate serves both (arXiv 2502.16982); None scales by sqrt(outputs / inputs)
+    where that is above 1, as first published.
+  """
+  muon = optax.chain(
+      optax.contrib.scale_by_muon(
+          beta=beta, nesterov=nesterov, mu_dtype=mu_dtype,
+          weight_dimension_numbers=_dimensions),
+      optax.stateless_with_tree_map(lambda u, _: _factor(u, rms) * u))
+  adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
+  return optax.partition({'muon': muon, 'adam': adam}, _labels)
+
+
+def _labels(params):
+  def label(path, x):
+    hidden = path[-1].key == 'kernel' and path[0].key != 'head'
+    return 'muon' if hidden and x.ndim >= 2 and x.shape[-2] > 1 else 'adam'
+
+  return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _dimensions(params):
+  """All axes but the last are reduced, the last is the output."""
+  return jax.tree.map(lambda x: optax.contrib.MuonDimensionNumbers(
+      tuple(range(x.ndim - 1)), x.ndim - 1), params)
+
+
+def _factor(u, rms):
+  """Of an orthogonal [..., outputs], whose rms is 1 / sqrt(longer side)."""
+  inputs, outputs = math.prod(u.shape[:-1]), u.shape[-1]
+  return (math.sqrt(max(1, outputs / inputs)) if rms is None
+          else rms * math.sqrt(max(inputs, outputs)))
