@@ -45,14 +45,15 @@ class Cut:
   @property
   def grid(self):
     """How many blocks there are along each axis."""
-    return tuple(-(-size // side) for size, side in zip(self.merged, self.block))
+    return tuple(
+        -(-size // side) for size, side in zip(self.merged, self.block))
 
   def split(self, x):
     """Tensor of `shape` -> blocks [n, *block]; what is past its end is 0."""
     r, x = len(self.block), x.reshape(self.merged)
     x = jnp.pad(x, [(0, n * side - size) for size, n, side
                     in zip(self.merged, self.grid, self.block)])
-    x = x.reshape([each for pair in zip(self.grid, self.block) for each in pair])
+    x = x.reshape([n for pair in zip(self.grid, self.block) for n in pair])
     return x.transpose(*range(0, 2 * r, 2), *range(1, 2 * r, 2)).reshape(
         -1, *self.block)
 
@@ -131,7 +132,7 @@ def contract(x, matrices):
 
 
 class Turn(NamedTuple):
-  """Whose turn it is on one pile: `size` blocks from `start`, if it is `due`."""
+  """Whose turn it is on a pile: `size` blocks from `start`, if it is `due`."""
   size: int
   start: jax.Array
   due: jax.Array

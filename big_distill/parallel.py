@@ -48,7 +48,8 @@ def spread(function, *stacks):
   n = stacks[0].shape[0]
   share = -(-n // d)
   # Where n does not divide, the last devices repeat the last entry.
-  mine = jnp.minimum(jax.lax.axis_index(AXIS) * share + jnp.arange(share), n - 1)
+  mine = jax.lax.axis_index(AXIS) * share + jnp.arange(share)
+  mine = jnp.minimum(mine, n - 1)
   parts = function(*(x[mine] for x in stacks))
   return jax.tree.map(lambda x: x[:n], gather(parts))
 

@@ -73,7 +73,8 @@ def test_it_follows_its_float64_transcription():
   gradients = [np.diag(2.**-np.arange(6)) + .1 * normal(6, 6, seed=i)
                for i in range(7)]
   got, _ = run(soap.scale_by_soap(.9, .95, 1e-8, 3, 9), gradients)
-  for u, want in zip(got, transcription(gradients, .9, .95, 1e-8, 3, soap.FIRST)):
+  wanted = transcription(gradients, .9, .95, 1e-8, 3, soap.FIRST)
+  for u, want in zip(got, wanted):
     assert distance(u, want) < 5e-3
 
 

@@ -2,7 +2,7 @@
 
 For a block G of a tensor, of r axes longer than 1 (blocks.py says which):
 
-  S_i <- b2 S_i + (1 - b2) G_i G_i'      G_i unfolded along axis i; a sum if b2=1
+  S_i <- b2 S_i + (1 - b2) G_i G_i'      G unfolded along axis i; a sum if b2=1
   H_i <- (S_i + eps lmax(S_i) I)^(-1/p)  p = `exponent`, or 2r
   D   =  M x_1 H_1 ... x_r H_r           M the gradient, or its running mean
   D   <- D |U| / |D|                     norms of whole tensors: grafting
@@ -48,7 +48,7 @@ def _adam(nu, square, b2, t):
   return nu, nu / (1 - b2 ** t)
 
 
-GRAFTS = {  # (nu, g^2, b2, steps) -> the next nu, and v of U = M / (sqrt(v) + eps).
+GRAFTS = {  # (nu, g^2, b2, t) -> the next nu, v of U = M / (sqrt(v) + eps).
     'none': None,  # D as it is; U = M.
     'sgd': None,  # U = M.
     'adagrad': _adagrad,
@@ -64,7 +64,7 @@ class ShampooState(NamedTuple):
   roots: Any  # Stacks of H.
   mu: Any  # Running mean of gradients, by tensor; () without momentum.
   nu: Any  # Second moment of the graft, by tensor; () if it has none.
-  failed: jax.Array  # Roots so far that were not good enough to replace the old.
+  failed: jax.Array  # Roots so far that were too bad to replace the old.
 
 
 def scale_by(momentum='gradient', b1=0.9, nesterov=False, coupled_wd=0.,
@@ -144,11 +144,13 @@ def scale_by_shampoo(
 
     stats = jax.lax.cond(
         state.count % stats_every == 0,
-        lambda: _learn(state.stats, piles.gather(grads), b2), lambda: state.stats)
+        lambda: _learn(state.stats, piles.gather(grads), b2),
+        lambda: state.stats)
     # Statistics lack b2^n of their weight, having seen n gradients.
     weight = 1 - b2 ** (state.count // stats_every + 1) if b2 < 1 else 1.
     new, failed = {}, state.failed
-    for pile, turn in blocks.turns(piles.shapes, root_every, state.count).items():
+    turns = blocks.turns(piles.shapes, root_every, state.count)
+    for pile, turn in turns.items():
       new[pile], failures = _refresh(
           turn, state.roots[pile], stats[pile], weight, functools.partial(
               roots.ROOTS[root], p=exponent or 2 * len(stats[pile]), eps=eps))

@@ -36,10 +36,10 @@ class SoapState(NamedTuple):
 
 
 def scale_by(b1=0.95, b2=0.95, eps=1e-8, basis_every=10, block_size=128):
-  """The defaults are the authors', but for the blocks; theirs are whole axes."""
+  """The defaults are the authors', but for blocks; theirs are whole axes."""
   def labels(params):
-    return jax.tree.map(
-        lambda x: 'soap' if sum(n > 1 for n in x.shape) >= 2 else 'adam', params)
+    return jax.tree.map(lambda x: (
+        'soap' if sum(n > 1 for n in x.shape) >= 2 else 'adam'), params)
 
   return optax.partition({
       'soap': scale_by_soap(b1, b2, eps, basis_every, block_size),
@@ -91,13 +91,15 @@ def scale_by_soap(b1, b2, eps, basis_every, block_size):
 
 
 def _refresh(turn, rounds, stats, bases, nu):
-  """The bases of one pile, those due iterated on, and V in their coordinates."""
+  """The bases of a pile, those due iterated on, and V in their coordinates."""
+  def iterate(s, q):
+    return jax.lax.fori_loop(0, rounds, lambda _, q: _iterate(s, q), q)
+
   old, before = [turn.take(q) for q in bases], turn.take(nu)
 
   def compute():
-    new = [parallel.spread(
-        lambda s, q: jax.lax.fori_loop(0, rounds, lambda _, q: _iterate(s, q), q),
-        turn.take(s), q) for s, q in zip(stats, old)]
+    new = [parallel.spread(iterate, turn.take(s), q)
+           for s, q in zip(stats, old)]
     overlaps = [(q.swapaxes(1, 2) @ fresh)**2 for q, fresh in zip(old, new)]
     return new, blocks.contract(before, overlaps)
 
