@@ -91,9 +91,13 @@ def check_match(given, wanted, what):
     raise ValueError(f'{what} does not fit the model:\n  ' + '\n  '.join(lines))
 
 
+AVERAGES = ('mean', 'var')  # Of BatchNorm: leaves that no gradient moves.
+
+
 def count(tree):
-  """Number of parameters."""
-  return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
+  """Number of parameters that learn."""
+  return sum(np.size(leaf) for name, leaf in flatten(tree).items()
+             if name.split('/')[-1] not in AVERAGES)
 
 
 def overview(tree):

@@ -179,7 +179,7 @@ def mode(arg):
 # What tiny makes of a model, by family: the least that shows the path.
 SMALLEST = {
     'bit': dict(depth=(1, 1), width=0.125, size=16),
-    'mobilenet_v3': dict(width=0.25, size=32),
+    'mobilenet_v3': dict(variant='small', width=0.25, size=32),
     'vit': dict(variant='mu/8', size=16),
 }
 BUNDLED = 'caltech12 teacher'  # BiT, two units in each of three blocks.

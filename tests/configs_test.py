@@ -40,7 +40,7 @@ CHOICES = {
 }
 
 # What runs differ in: a student or teacher of its own, data, a schedule.
-RUNS = [  # TODO families
+RUNS = [
 
     ('flowers102', ''), ('pets', 'images=food101*2+imagenet'),
     ('food101', 'mode=ind/rc'), ('sun397', ''),
@@ -48,6 +48,7 @@ RUNS = [  # TODO families
     ('imagenet', 'teacher=T384+T224,combine=probs,evals=all'),
     ('imagenet', 'teacher=labels,optim=sgd,mode=same/ic'),
     ('imagenet', 'optim=shampoo'),
+    ('imagenet', 'student=mobilenet_v3_large_bn'),
     ('quickstart_teacher', ''),
 ]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import norms
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import bit
@@ -99,7 +100,7 @@ def forward(flat, images, depth=DEPTH):
 
 @jax.jit
 def group_norm_of_bit(x, scale, bias):
-  return bit.GroupNorm().apply({'params': dict(scale=scale, bias=bias)}, x)
+  return norms.GroupNorm().apply({'params': dict(scale=scale, bias=bias)}, x)
 
 
 @pytest.fixture(scope='module')

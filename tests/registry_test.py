@@ -6,7 +6,7 @@ from big_distill import registry
 
 
 @pytest.mark.parametrize('folder, names', [
-    ('models', ['bit']), ('weights', ['bit']),
+    ('models', ['bit', 'mobilenet_v3']), ('weights', ['bit', 'mobilenet_v3']),
     ('optimizers', ['adam', 'muon', 'sgd', 'shampoo', 'soap']),
     ('evaluators', ['classification', 'distance'])])
 def test_plugins_are_found_by_file_name(folder, names):
