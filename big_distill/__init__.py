@@ -3,10 +3,10 @@
 __version__ = '0.1.0'
 
 
-def load(file):
+def load(file, size=None):
   """(model, params) of a checkpoint; see pretrained.load."""
   from big_distill import pretrained
-  return pretrained.load(file)
+  return pretrained.load(file, size)
 
 
 def save(file, params, layout='big_vision'):

@@ -43,6 +43,15 @@ def load_npz(path):
           else value for name, value in flat.items()}
 
 
+def unwrap(flat):
+  """The parameters among what big_vision saves: all, or those below a prefix."""
+  for prefix in ('opt/target/', 'params/'):
+    if any(name.startswith(prefix) for name in flat):
+      return {name.removeprefix(prefix): leaf for name, leaf in flat.items()
+              if name.startswith(prefix)}
+  return flat
+
+
 def _read(path):
   try:
     path = epath.Path(path)

@@ -51,19 +51,21 @@ def path_of(name):
   return name
 
 
-def load(file):
+def load(file, size=None):
   """(model, params) of a checkpoint, recognised by names and shapes alone.
 
   `file` is a path, a gs:// address, or a published name of weights/*.py. Then
   model.apply({'params': params}, images)[0] gives float32 logits [b, c] for
-  float images [b, h, w, 3] in [-1, 1].
+  float images [b, h, w, 3] in [-1, 1]. Where parameters depend on the size of
+  images, they are adapted to `size`; without it, they stay as in the file.
   """
-  flat = params_lib.load_npz(path_of(file))
+  flat = params_lib.unwrap(params_lib.load_npz(path_of(file)))
   for name, family in _families().items():
     ours = family.to_ours(flat)
     if kwargs := family.recognise(ours):
       model = build(name, **kwargs)
-      _check(model, ours, file)
+      ours, size = _at_size(family, ours, size)
+      params_lib.check_match(ours, _shapes(model, size), str(file))
       return model, params_lib.unflatten(ours)
   first = ', '.join(sorted(flat)[:3]) or 'none'
   raise ValueError(f'{file} holds no model of a known family '
@@ -72,11 +74,8 @@ def load(file):
 
 def layouts(params):
   """{name: our flat params -> theirs}, the layouts these can be saved in."""
-  flat = params_lib.flatten(params)
-  for family in _families().values():
-    if family.recognise(flat):
-      return family.LAYOUTS
-  return {'big_vision': dict}
+  family = _family_of(params_lib.flatten(params))
+  return family.LAYOUTS if family else {'big_vision': dict}
 
 
 def save(file, params, layout='big_vision'):
@@ -94,7 +93,9 @@ def init_from(params, file, head='keep'):
   """
   registry.check("way with a checkpoint's head", head, HEADS)
   wanted = params_lib.flatten(params)
-  given = params_lib.flatten(load(file)[1])
+  family = _family_of(wanted)
+  size = _at_size(family, wanted)[1] if family else None
+  given = params_lib.flatten(load(file, size)[1])
   is_head = {name for name in wanted if name.startswith('head/')}
   differs = any(given[name].shape != wanted[name].shape
                 for name in is_head & given.keys())
@@ -115,7 +116,20 @@ def freeze(model, params, dtype=jnp.float32):
   return model, params
 
 
-def _check(model, flat, file):
-  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
-  params_lib.check_match(flat, params_lib.flatten(shapes), str(file))
+def _family_of(flat):
+  """The module of weights/ that recognises our flat params, or None."""
+  return next((family for family in _families().values()
+               if family.recognise(flat)), None)
+
+
+def _at_size(family, flat, size=None):
+  """(flat params that fit images of a size, that size); see weights/vit.py."""
+  if hasattr(family, 'at_size'):
+    return family.at_size(flat, size)
+  return flat, size or 64  # Any will do.
+
+
+def _shapes(model, size):
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  return params_lib.flatten(
+      jax.eval_shape(model.init, jax.random.key(0), image)['params'])

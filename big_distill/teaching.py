@@ -82,7 +82,7 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
   if size is None:
     raise ValueError(f'Teacher {name!r} does not say the size of its images.')
   if init:
-    model, params = pretrained.load(init)
+    model, params = pretrained.load(init, size)
   else:
     model, params = pretrained.create(size=size, num_classes=num_classes,
                                       **random)

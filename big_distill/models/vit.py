@@ -1,0 +1,218 @@
+"""Vision Transformer: patches as words, positions added, attention between.
+
+The function is that of big_vision's ViT (Beyer, Zhai, Kolesnikov, 2022, arXiv
+2205.01580), of which the original (Dosovitskiy et al., 2021, arXiv 2010.11929)
+is the one with pool='tok'; parameter names and shapes are those of big_vision's
+npz files, so a checkpoint is its own parameter tree.
+
+Learned positions belong to a grid of patches, thus to a size of images: a model
+is made at a size, and weights/vit.py carries a checkpoint over to another.
+There is neither dropout nor stochastic depth.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from big_distill import registry
+
+
+class Shape(NamedTuple):
+  """Features of a token, blocks, attention heads, features inside the MLP."""
+  width: int
+  depth: int
+  heads: int
+  mlp: int
+
+
+VARIANTS = {  # Zhai et al. (arXiv 2106.04560), table 2; mu is big_vision's.
+    'mu': Shape(32, 1, 2, 128),
+    'Ti': Shape(192, 12, 3, 768),
+    'S': Shape(384, 12, 6, 1536),
+    'M': Shape(512, 12, 8, 2048),
+    'B': Shape(768, 12, 12, 3072),
+    'L': Shape(1024, 24, 16, 4096),
+    'H': Shape(1280, 32, 16, 5120),
+    'g': Shape(1408, 40, 16, 6144),
+    'G': Shape(1664, 48, 16, 8192),
+}
+POOLS = ('gap', 'tok', 'map')  # Mean of tokens; a token of its own; attention.
+POSEMBS = ('learn', 'sincos2d')
+LN_EPS = 1e-6  # Flax's default, which both releases rely on; PyTorch: 1e-5.
+
+
+def decode(variant, **numbers):
+  """('S/16', numbers of a Shape, None: the variant's) -> (Shape, patch)."""
+  name, _, patch = variant.partition('/')
+  registry.check('ViT', name, VARIANTS)
+  if not patch.isdecimal() or not int(patch):
+    raise ValueError(f'ViT {variant!r} does not say the side of its patches: '
+                     f'{name}/16, for example.')
+  shape = VARIANTS[name]._replace(
+      **{key: n for key, n in numbers.items() if n is not None})
+  if min(shape) < 1 or shape.width % shape.heads:
+    raise ValueError(f'ViT {shape}: every number is at least 1, and the heads '
+                     'share the width evenly.')
+  return shape, int(patch)
+
+
+def fold(params):
+  """A ViT has no constants to fold: its parameters as they are."""
+  return params
+
+
+def sincos2d(h, w, width):
+  """Fixed positions of a grid, as in MoCo v3: float32 [1, h w, width]."""
+  if width % 4:
+    raise ValueError("posemb='sincos2d' needs a width that is a multiple of 4, "
+                     f'not {width}.')
+  omega = 10_000. ** -np.linspace(0, 1, width // 4)
+  y, x = np.mgrid[:h, :w].reshape(2, h * w, 1) * omega
+  waves = [np.sin(x), np.cos(x), np.sin(y), np.cos(y)]
+  return np.float32(np.concatenate(waves, axis=1))[None]
+
+
+def layer_norm(name, dtype):
+  # The moments are float32 in any dtype; the fast variance would cancel.
+  return nn.LayerNorm(LN_EPS, dtype, use_fast_variance=False, name=name)
+
+
+def attention(heads, dtype):
+  return nn.MultiHeadDotProductAttention(
+      heads, dtype, kernel_init=nn.initializers.xavier_uniform(),
+      force_fp32_for_softmax=True, name='MultiHeadDotProductAttention_0')
+
+
+class MLP(nn.Module):
+  """Two dense layers of which the first is wider. [b, n, f] -> same."""
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    def dense(name, features):
+      return nn.Dense(features, dtype=self.dtype, name=name,
+                      kernel_init=nn.initializers.xavier_uniform(),
+                      bias_init=nn.initializers.normal(1e-6))
+
+    # By tanh, not by erf: timm and torchvision compute the latter.
+    y = nn.gelu(dense('Dense_0', self.features)(x), approximate=True)
+    return dense('Dense_1', x.shape[-1])(y)
+
+
+class EncoderBlock(nn.Module):
+  """Tokens look at each other, then each at itself. [b, n, f] -> same."""
+  shape: Shape
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    y = layer_norm('LayerNorm_0', self.dtype)(x)
+    x = x + attention(self.shape.heads, self.dtype)(y, y)
+    y = layer_norm('LayerNorm_1', self.dtype)(x)
+    return x + MLP(self.shape.mlp, self.dtype, name='MlpBlock_0')(y)
+
+
+class Encoder(nn.Module):
+  """Blocks, each of whose results is named, and a last norm."""
+  shape: Shape
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    out = {}
+    for i in range(self.shape.depth):
+      name = f'encoderblock_{i}'
+      x = out[name] = EncoderBlock(self.shape, self.dtype, name=name)(x)
+    out['encoder_norm'] = layer_norm('encoder_norm', self.dtype)(x)
+    return out['encoder_norm'], out
+
+
+class MAPHead(nn.Module):
+  """A learned probe looks at all tokens. [b, n, f] -> [b, f]."""
+  shape: Shape
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    b, _, f = x.shape
+    probe = self.param('probe', nn.initializers.xavier_uniform(), (1, 1, f))
+    probe = jnp.broadcast_to(probe.astype(x.dtype), (b, 1, f))
+    x = attention(self.shape.heads, self.dtype)(probe, x)
+    y = layer_norm('LayerNorm_0', self.dtype)(x)
+    x = x + MLP(self.shape.mlp, self.dtype, name='MlpBlock_0')(y)
+    return x[:, 0]
+
+
+class Model(nn.Module):
+  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+
+  `variant` is a row of VARIANTS and the side of a patch; `width`, `depth`,
+  `heads` and `mlp`, where given, replace the row's. `rep_size` is the width of
+  a tanh layer before the head, if there is one.
+
+  `out` names the intermediates: 'stem' [b, h, w, f], 'encoderblock_0'...,
+  'encoder_norm' [b, n, f], 'pre_logits' [b, f] and 'logits'. `dtype` is the
+  precision of activations and of the kernels that meet them; parameters,
+  moments, softmax and the head stay float32.
+  """
+  num_classes: int
+  variant: str = 'S/16'
+  width: int | None = None
+  depth: int | None = None
+  heads: int | None = None
+  mlp: int | None = None
+  pool: str = 'gap'
+  posemb: str = 'learn'
+  rep_size: int = 0
+  dtype: Any = jnp.float32
+  folded: bool = False
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    del train  # Nothing here tells training from evaluation.
+    registry.check('pool', self.pool, POOLS)
+    registry.check('posemb', self.posemb, POSEMBS)
+    shape, patch = decode(self.variant, width=self.width, depth=self.depth,
+                          heads=self.heads, mlp=self.mlp)
+    f = shape.width
+    if any(side % patch or not side for side in images.shape[1:3]):
+      raise ValueError('Images of {} x {} px do not divide into patches of '
+                       '{} px.'.format(*images.shape[1:3], patch))
+    embedding = nn.Conv(f, (patch, patch), (patch, patch), 'VALID',
+                        dtype=self.dtype, name='embedding')
+    stem = embedding(images)
+    b, h, w, _ = stem.shape
+    x = stem.reshape(b, h * w, f) + self.positions(h, w, f).astype(self.dtype)
+    if self.pool == 'tok':
+      cls = self.param('cls', nn.initializers.zeros, (1, 1, f))
+      cls = jnp.broadcast_to(cls.astype(self.dtype), (b, 1, f))
+      x = jnp.concatenate([cls, x], axis=1)
+    x, out = Encoder(shape, self.dtype, name='Transformer')(x)
+
+    if self.pool == 'map':
+      x = MAPHead(shape, self.dtype, name='MAPHead_0')(x).astype(jnp.float32)
+    else:
+      x = x.astype(jnp.float32)
+      x = x[:, 0] if self.pool == 'tok' else jnp.mean(x, axis=1)
+    if self.rep_size:
+      x = jnp.tanh(nn.Dense(self.rep_size, name='pre_logits')(x))
+    head = nn.Dense(self.num_classes, name='head',
+                    kernel_init=nn.initializers.zeros)
+    logits = head(x)
+    return logits, dict(stem=stem, **out, pre_logits=x, logits=logits)
+
+  def positions(self, h, w, f):
+    """What is added to the tokens of a grid: float32 [1, h w, f]."""
+    if self.posemb == 'sincos2d':
+      return jnp.asarray(sincos2d(h, w, f))
+    if self.has_variable('params', 'pos_embedding'):
+      known = self.get_variable('params', 'pos_embedding').shape[1]
+      if known != h * w:
+        raise ValueError(
+            f'A grid of {h} x {w} patches meets {known} learned positions: '
+            'make or load the model at the size of the images.')
+    return self.param('pos_embedding', nn.initializers.normal(f**-.5),
+                      (1, h * w, f))

@@ -1,0 +1,122 @@
+"""Published ViT checkpoints, in both of their layouts, at any image size.
+
+`big_vision` files hold our own names, '/'-joined. `vision_transformer` files
+hold those of the original release, AugReg included:
+
+  Transformer/posembed_input/pos_embedding         pos_embedding
+  Transformer/encoderblock_0/LayerNorm_2/scale     .../LayerNorm_1/scale
+  .../MultiHeadDotProductAttention_1/query/kernel  .../..._0/query/kernel
+  .../MlpBlock_3/Dense_0/kernel                    .../MlpBlock_0/Dense_0/kernel
+
+There `cls` has a position too, the first of them; here it is part of `cls`.
+What the original does not have, such as a MAP head, keeps its name.
+"""
+
+import math
+import re
+
+import numpy as np
+
+from big_distill.models import vit
+
+_AUGREG = 'gs://vit_models/augreg/'
+_BIG_VISION = 'gs://big_vision/'
+
+PUBLISHED = {
+    # timm's models/vision_transformer.py: AugReg (Steiner et al., arXiv
+    # 2106.10270), pre-trained on ImageNet-21k and fine-tuned at 224 or 384 px.
+    **{f'ViT-{name} augreg imagenet2012 {size}':
+       f'{_AUGREG}{file}--imagenet2012-steps_20k-lr_{lr}-res_{size}.npz'
+       for size in (224, 384) for name, lr, file in (
+           ('S16', 0.03, 'S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0'
+            '-sd_0.0'),
+           ('B16', 0.01, 'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0'
+            '-sd_0.0'),
+           ('L16', 0.01, 'L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1'
+            '-sd_0.1'))},
+    # big_vision's models/vit.py: plain S/16 from scratch (arXiv 2205.01580).
+    **{f'ViT-S16 imagenet2012 {epochs}ep':
+       f'{_BIG_VISION}vit_s16_i1k_{epochs}ep.npz' for epochs in (90, 150, 300)},
+}
+
+_OURS = {  # vision_transformer counts all modules of a block, Flax each kind.
+    'MultiHeadDotProductAttention_1': 'MultiHeadDotProductAttention_0',
+    'LayerNorm_2': 'LayerNorm_1',
+    'MlpBlock_3': 'MlpBlock_0',
+    'Transformer/posembed_input/pos_embedding': 'pos_embedding',
+}
+
+
+def to_ours(flat):
+  """Either layout -> our names; what is neither passes through unchanged."""
+  theirs = re.compile('|'.join(_OURS))
+  ours = {theirs.sub(lambda m: _OURS[m[0]], name): leaf
+          for name, leaf in flat.items()}
+  positions = ours.get('pos_embedding')
+  if 'cls' in ours and positions is not None and not _is_square(positions):
+    ours['cls'] = ours['cls'] + positions[:, :1]
+    ours['pos_embedding'] = positions[:, 1:]
+  return ours
+
+
+def _is_square(positions):
+  n = positions.shape[1]
+  return math.isqrt(n)**2 == n
+
+
+def _to_vision_transformer(flat):
+  theirs = {ours: name for name, ours in _OURS.items()}
+  inside = re.compile('|'.join(theirs))
+  flat = {inside.sub(lambda m: theirs[m[0]], name)
+          if name.startswith(('Transformer/encoderblock_', 'pos_embedding'))
+          else name: leaf for name, leaf in flat.items()}
+  name = theirs['pos_embedding']
+  if 'cls' in flat and name in flat:
+    flat[name] = np.pad(flat[name], ((0, 0), (1, 0), (0, 0)))
+  return flat
+
+
+LAYOUTS = {'big_vision': dict, 'vision_transformer': _to_vision_transformer}
+
+
+def recognise(flat):
+  """Arguments of models/vit.py's Model that fit these names, or None."""
+  block = 'Transformer/encoderblock_0/'
+  patch, query, mlp, head, rep = (np.shape(flat.get(name, 0.)) for name in (
+      'embedding/kernel', block + 'MultiHeadDotProductAttention_0/query/kernel',
+      block + 'MlpBlock_0/Dense_0/kernel', 'head/kernel', 'pre_logits/kernel'))
+  if [len(each) for each in (patch, query, mlp, head)] != [4, 3, 2, 2]:
+    return None
+  blocks = {name.split('/')[1] for name in flat
+            if name.startswith('Transformer/encoderblock_')}
+  shape = vit.Shape(patch[-1], len(blocks), query[1], mlp[-1])
+  named = [name for name, known in vit.VARIANTS.items() if known == shape]
+  pool = ('tok' if 'cls' in flat else
+          'map' if 'MAPHead_0/probe' in flat else 'gap')
+  return dict(
+      num_classes=head[-1], variant=f'{(named or ["mu"])[0]}/{patch[0]}',
+      **({} if named else shape._asdict()), pool=pool,
+      posemb='learn' if 'pos_embedding' in flat else 'sincos2d',
+      rep_size=rep[-1] if rep else 0)
+
+
+def at_size(flat, size=None):
+  """(the same for images of this size, None: as they are; the size).
+
+  A grid of learned positions is resized as big_vision does: linearly, corners
+  staying corners, without antialiasing.
+  """
+  patch = flat['embedding/kernel'].shape[0]
+  positions = flat.get('pos_embedding')
+  if positions is None:
+    return flat, size or patch
+  old = math.isqrt(positions.shape[1])
+  new = size // patch if size else old
+  if new != old and _is_square(positions):
+    grid = np.float32(positions).reshape(old, old, -1)
+    to = np.linspace(0, old - 1, new)
+    hat = np.maximum(1 - abs(to[:, None] - np.arange(old)), 0)  # [new, old]
+    grid = np.einsum('yi,xj,ijf->yxf', hat, hat, grid, optimize=True)
+    flat = flat | {'pos_embedding': grid.reshape(1, new * new, -1).astype(
+        positions.dtype)}
+  return flat, size or patch * old
