@@ -180,7 +180,7 @@ def _cast(config, mode, source):
   teaching.check(teachers, mode, combine, classes, source)
 
   if init and not section:
-    student, params = pretrained.load(init)  # Whatever model that is.
+    student, params = pretrained.load(init, size)  # Whatever model that is.
   else:
     student, params = pretrained.create(
         size=size, num_classes=classes, seed=config.get('seed', 0), **section)

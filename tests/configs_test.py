@@ -49,6 +49,7 @@ RUNS = [
     ('imagenet', 'teacher=labels,optim=sgd,mode=same/ic'),
     ('imagenet', 'optim=shampoo'),
     ('imagenet', 'student=mobilenet_v3_large_bn'),
+    ('imagenet', 'student=vit_s16'),
     ('quickstart_teacher', ''),
 ]
 

@@ -6,9 +6,11 @@ from big_distill import registry
 
 
 @pytest.mark.parametrize('folder, names', [
-    ('models', ['bit', 'mobilenet_v3']), ('weights', ['bit', 'mobilenet_v3']),
+    ('models', ['bit', 'mobilenet_v3', 'vit']),
+    ('weights', ['bit', 'mobilenet_v3', 'vit']),
     ('optimizers', ['adam', 'muon', 'sgd', 'shampoo', 'soap']),
-    ('evaluators', ['classification', 'distance'])])
+    ('evaluators', ['agreement', 'calibration', 'cka', 'classification',
+                    'distance', 'fewshot'])])
 def test_plugins_are_found_by_file_name(folder, names):
   for name in names:
     assert registry.load(folder, name).__name__.endswith(f'{folder}.{name}')

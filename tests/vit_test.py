@@ -1,0 +1,214 @@
+"""ViT against a forward pass in float64 numpy, at any size, in both layouts."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import big_distill
+from big_distill import params as params_lib
+from big_distill import pretrained
+from big_distill import teaching
+from big_distill.models import vit
+
+CLASSES, PATCH = 5, 4
+TINY = dict(family='vit', variant=f'mu/{PATCH}', width=16, depth=2, heads=2,
+            mlp=24, num_classes=CLASSES)
+
+
+def made(size=12, **choice):
+  """(model, params), all of which are random."""
+  model, params = pretrained.create(size=size, **{**TINY, **choice})
+  rng = np.random.default_rng(0)
+  return model, jax.tree.map(
+      lambda x: np.float32(x + rng.normal(0, .3, x.shape)), params)
+
+
+def images(size=12):
+  x = np.random.default_rng(1).uniform(-1, 1, (2, size, size, 3))
+  return np.float32(x)
+
+
+def reference(flat, images, heads=2):
+  """Logits by the formulas of arXiv 2010.11929, one head at a time."""
+  flat = {name: np.float64(leaf) for name, leaf in flat.items()}
+
+  def norm(x, name):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6)
+    return x * flat[f'{name}/scale'] + flat[f'{name}/bias']
+
+  def attend(q, x, name):
+    name, y = f'{name}/MultiHeadDotProductAttention_0', 0
+    for head in range(heads):
+      query, key, value = (
+          z @ flat[f'{name}/{which}/kernel'][:, head]
+          + flat[f'{name}/{which}/bias'][head]
+          for which, z in (('query', q), ('key', x), ('value', x)))
+      scores = query @ key.swapaxes(1, 2) / math.sqrt(key.shape[-1])
+      weight = np.exp(scores - scores.max(-1, keepdims=True))
+      weight = weight / weight.sum(-1, keepdims=True)
+      y = y + weight @ value @ flat[f'{name}/out/kernel'][head]
+    return y + flat[f'{name}/out/bias']
+
+  def mlp(x, name):
+    name = f'{name}/MlpBlock_0'
+    x = x @ flat[f'{name}/Dense_0/kernel'] + flat[f'{name}/Dense_0/bias']
+    x = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + .044715 * x**3)))
+    return x @ flat[f'{name}/Dense_1/kernel'] + flat[f'{name}/Dense_1/bias']
+
+  b, side, _, _ = images.shape
+  n, kernel = side // PATCH, flat['embedding/kernel']
+  patches = np.float64(images).reshape(b, n, PATCH, n, PATCH, 3)
+  x = np.einsum('bypxqc,pqcf->byxf', patches, kernel).reshape(b, n * n, -1)
+  x = x + flat['embedding/bias']
+  if 'pos_embedding' in flat:
+    x = x + flat['pos_embedding']
+  else:  # Waves of 4 quarters: sine and cosine of x, then of y.
+    f = x.shape[-1]
+    for y in range(n):
+      for i in range(n):
+        for k in range(f // 4):
+          omega = 10_000 ** -(k / (f // 4 - 1))
+          x[:, y * n + i, k::f // 4] += [
+              math.sin(i * omega), math.cos(i * omega),
+              math.sin(y * omega), math.cos(y * omega)]
+  if 'cls' in flat:
+    x = np.concatenate([np.tile(flat['cls'], (b, 1, 1)), x], axis=1)
+  for i in range(2):
+    name = f'Transformer/encoderblock_{i}'
+    y = norm(x, f'{name}/LayerNorm_0')
+    x = x + attend(y, y, name)
+    x = x + mlp(norm(x, f'{name}/LayerNorm_1'), name)
+  x = norm(x, 'Transformer/encoder_norm')
+  if 'MAPHead_0/probe' in flat:
+    probe = np.tile(flat['MAPHead_0/probe'], (b, 1, 1))
+    x = attend(probe, x, 'MAPHead_0')
+    x = (x + mlp(norm(x, 'MAPHead_0/LayerNorm_0'), 'MAPHead_0'))[:, 0]
+  else:
+    x = x[:, 0] if 'cls' in flat else x.mean(1)
+  if 'pre_logits/kernel' in flat:
+    x = np.tanh(x @ flat['pre_logits/kernel'] + flat['pre_logits/bias'])
+  return x @ flat['head/kernel'] + flat['head/bias']
+
+
+@pytest.mark.parametrize('choice', [
+    dict(pool='gap'), dict(pool='tok', rep_size=6), dict(pool='map'),
+    dict(posemb='sincos2d')])
+def test_the_function_is_the_published_one(choice):
+  model, params = made(**choice)
+  logits, out = jax.jit(model.apply)({'params': params}, images())
+  want = reference(params_lib.flatten(params), images())
+  # Float32 keeps 7 digits, of which two blocks lose two.
+  np.testing.assert_allclose(logits, want, atol=1e-4 * np.abs(want).max())
+  assert (out['logits'] == logits).all()
+  assert {'stem', 'encoderblock_1', 'pre_logits'} <= out.keys()
+
+
+@pytest.mark.parametrize('variant, published', [
+    ('S/16', 22.05e6), ('B/16', 86.57e6), ('L/16', 304.33e6)])
+def test_parameters_are_as_many_as_published(variant, published):
+  """AugReg's, in millions, at 224 px with a class token; and by formula."""
+  model = pretrained.build('vit', variant=variant, pool='tok', num_classes=1000)
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  f, depth, _, mlp = vit.VARIANTS[variant[0]]
+  block = 4 * f * (f + 1) + f * mlp + mlp + mlp * f + f + 4 * f
+  want = (16 * 16 * 3 + 1) * f + 196 * f + f + depth * block + 2 * f \
+      + 1000 * (f + 1)
+  assert params_lib.count(shapes) == want
+  assert want == pytest.approx(published, rel=5e-4)
+
+
+def test_fewer_bits_change_the_function_a_little():
+  model, params = made()
+  exact = model.apply({'params': params}, images())[0]
+  fast, frozen = pretrained.freeze(model, params, jnp.bfloat16)
+  logits = fast.apply({'params': frozen}, images())[0]
+  assert logits.dtype == jnp.float32
+  error = np.linalg.norm(logits - exact) / np.linalg.norm(exact)
+  assert 0 < error < .05  # bfloat16 keeps 2 to 3 digits.
+
+
+@pytest.mark.parametrize('layout', ['big_vision', 'vision_transformer'])
+@pytest.mark.parametrize('choice', [
+    dict(pool='gap'), dict(pool='tok'), dict(pool='map'),
+    dict(posemb='sincos2d')])
+def test_what_is_saved_in_a_layout_loads_as_it_was(layout, choice, tmp_path):
+  model, params = made(**choice)
+  big_distill.save(tmp_path / 'x.npz', params, layout)
+  again, loaded = big_distill.load(tmp_path / 'x.npz')
+  for field in ('pool', 'posemb', 'num_classes', 'rep_size'):
+    assert getattr(again, field) == getattr(model, field)
+  a, b = (m.apply({'params': p}, images())[0]
+          for m, p in ((model, params), (again, loaded)))
+  np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_published_shapes_are_recognised_by_their_names():
+  model = pretrained.build('vit', variant='S/16', pool='tok', num_classes=7)
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  flat = params_lib.flatten(shapes)
+  from big_distill.weights import vit as weights
+  assert weights.recognise(flat) == dict(
+      num_classes=7, variant='S/16', pool='tok', posemb='learn', rep_size=0)
+
+
+def test_the_original_s_position_of_the_class_token_is_kept(tmp_path):
+  """There the token has a position of its own, the first; here it is added."""
+  _, params = made(pool='tok')
+  big_distill.save(tmp_path / 'x.npz', params, 'vision_transformer')
+  flat = params_lib.load_npz(tmp_path / 'x.npz')
+  first = np.random.default_rng(2).normal(size=16)
+  flat['Transformer/posembed_input/pos_embedding'][0, 0] = first
+  params_lib.save_npz(tmp_path / 'x.npz', flat)
+  _, loaded = big_distill.load(tmp_path / 'x.npz')
+  np.testing.assert_allclose(loaded['cls'], params['cls'] + first, rtol=1e-5)
+  np.testing.assert_array_equal(loaded['pos_embedding'],
+                                params['pos_embedding'])
+
+
+def test_positions_are_resized_linearly_corner_to_corner(tmp_path):
+  """A grid that is linear in y and x stays so; corners stay what they were."""
+  _, params = made(12)
+  y, x = np.mgrid[:3, :3]
+  grid = np.stack([y + 2. * x] * 16, axis=-1).reshape(1, 9, 16)
+  params['pos_embedding'] = np.float32(grid)
+  big_distill.save(tmp_path / 'x.npz', params)
+  model, loaded = big_distill.load(tmp_path / 'x.npz', size=20)
+  y, x = np.mgrid[:5, :5] / 2
+  want = np.stack([y + 2 * x] * 16, axis=-1).reshape(1, 25, 16)
+  np.testing.assert_allclose(loaded['pos_embedding'], want, atol=1e-6)
+  assert model.apply({'params': loaded}, images(20))[0].shape == (2, CLASSES)
+
+
+def test_a_teacher_and_a_start_may_be_of_another_size(tmp_path):
+  _, params = made(12)
+  big_distill.save(tmp_path / 'x.npz', params)
+  teacher = teaching.load('prof', init=tmp_path / 'x.npz', size=20)
+  assert teacher.answer(teacher.params, images(20)).shape == (2, CLASSES)
+  _, start = made(8)
+  started = pretrained.init_from(start, tmp_path / 'x.npz')
+  assert started['pos_embedding'].shape == (1, 4, 16)
+  np.testing.assert_array_equal(started['embedding']['kernel'],
+                                params['embedding']['kernel'])
+
+
+def test_what_does_not_fit_is_said_in_one_line(tmp_path):
+  model, params = made(12)
+  with pytest.raises(ValueError, match='14 x 14 px do not divide into patches'):
+    model.apply({'params': params}, images(14))
+  with pytest.raises(ValueError, match='grid of 4 x 4 patches meets 9 learned'):
+    model.apply({'params': params}, images(16))
+  big_distill.save(tmp_path / 'x.npz', params)
+  with pytest.raises(ValueError, match='do not divide into patches'):
+    big_distill.load(tmp_path / 'x.npz', size=14)
+  for choice, message in (
+      (dict(variant='Z/16'), 'no ViT'), (dict(variant='S'), 'S/16, for example'),
+      (dict(pool='gab'), 'did you mean gap'), (dict(heads=3), 'heads share'),
+      (dict(posemb='sincos'), 'did you mean sincos2d')):
+    with pytest.raises(ValueError, match=message):
+      made(**choice)
