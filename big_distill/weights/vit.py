@@ -52,16 +52,18 @@ def to_ours(flat):
   theirs = re.compile('|'.join(_OURS))
   ours = {theirs.sub(lambda m: _OURS[m[0]], name): leaf
           for name, leaf in flat.items()}
-  positions = ours.get('pos_embedding')
-  if 'cls' in ours and positions is not None and not _is_square(positions):
+  n = _count(ours)
+  if 'cls' in ours and n == math.isqrt(n)**2 + 1:
+    positions = ours['pos_embedding']
     ours['cls'] = ours['cls'] + positions[:, :1]
     ours['pos_embedding'] = positions[:, 1:]
   return ours
 
 
-def _is_square(positions):
-  n = positions.shape[1]
-  return math.isqrt(n)**2 == n
+def _count(flat):
+  """How many positions there are, 0 if none were learned."""
+  shape = np.shape(flat.get('pos_embedding', 0.))
+  return shape[1] if len(shape) == 3 else 0
 
 
 def _to_vision_transformer(flat):
@@ -90,6 +92,7 @@ def recognise(flat):
   blocks = {name.split('/')[1] for name in flat
             if name.startswith('Transformer/encoderblock_')}
   shape = vit.Shape(patch[-1], len(blocks), query[1], mlp[-1])
+  # Numbers that no name has are given, and mu then carries only the patch.
   named = [name for name, known in vit.VARIANTS.items() if known == shape]
   pool = ('tok' if 'cls' in flat else
           'map' if 'MAPHead_0/probe' in flat else 'gap')
@@ -106,17 +109,15 @@ def at_size(flat, size=None):
   A grid of learned positions is resized as big_vision does: linearly, corners
   staying corners, without antialiasing.
   """
-  patch = flat['embedding/kernel'].shape[0]
-  positions = flat.get('pos_embedding')
-  if positions is None:
-    return flat, size or patch
-  old = math.isqrt(positions.shape[1])
-  new = size // patch if size else old
-  if new != old and _is_square(positions):
-    grid = np.float32(positions).reshape(old, old, -1)
+  patch, n = flat['embedding/kernel'].shape[0], _count(flat)
+  old = math.isqrt(n)
+  size = size or patch * max(old, 1)
+  new = size // patch
+  if n and new != old and old**2 == n:
+    grid = np.float32(flat['pos_embedding']).reshape(old, old, -1)
     to = np.linspace(0, old - 1, new)
     hat = np.maximum(1 - abs(to[:, None] - np.arange(old)), 0)  # [new, old]
     grid = np.einsum('yi,xj,ijf->yxf', hat, hat, grid, optimize=True)
     flat = flat | {'pos_embedding': grid.reshape(1, new * new, -1).astype(
-        positions.dtype)}
-  return flat, size or patch * old
+        flat['pos_embedding'].dtype)}
+  return flat, size
