@@ -105,8 +105,9 @@ AVERAGES = ('mean', 'var')  # Of BatchNorm: leaves that no gradient moves.
 
 def count(tree):
   """Number of parameters that learn."""
-  return sum(np.size(leaf) for name, leaf in flatten(tree).items()
-             if name.split('/')[-1] not in AVERAGES)
+  return sum(np.size(leaf) for path, leaf
+             in jax.tree_util.tree_leaves_with_path(tree)
+             if not path or getattr(path[-1], 'key', None) not in AVERAGES)
 
 
 def overview(tree):
