@@ -58,7 +58,7 @@ def load(file):
   model.apply({'params': params}, images)[0] gives float32 logits [b, c] for
   float images [b, h, w, 3] in [-1, 1].
   """
-  flat = params_lib.load_npz(path_of(file))
+  flat = _unwrap(params_lib.load_npz(path_of(file)))
   for name, family in _families().items():
     ours = family.to_ours(flat)
     if kwargs := family.recognise(ours):
@@ -68,6 +68,15 @@ def load(file):
   first = ', '.join(sorted(flat)[:3]) or 'none'
   raise ValueError(f'{file} holds no model of a known family '
                    f'({", ".join(_families())}); its first names: {first}.')
+
+
+def _unwrap(flat):
+  """What big_vision keeps below params/ or opt/target/, if it does."""
+  for prefix in ('opt/target/', 'params/'):
+    if any(name.startswith(prefix) for name in flat):
+      return {name.removeprefix(prefix): leaf for name, leaf in flat.items()
+              if name.startswith(prefix)}
+  return flat
 
 
 def layouts(params):

@@ -1,8 +1,7 @@
 """Published BiT-ResNet checkpoints, in both of their layouts.
 
-`big_vision` files hold our own names, '/'-joined, at the top level or below
-params/ or opt/target/. `big_transfer` files hold those of the original
-TensorFlow release, which the FunMatch release uses too:
+`big_vision` files hold our own names, '/'-joined. `big_transfer` files hold
+those of the original TensorFlow release, which the FunMatch release uses too:
 
   resnet/root_block/standardized_conv2d/kernel     root_block/conv_root/kernel
   resnet/block1/unit01/a/standardized_conv2d/...   block1/unit01/conv1/...
@@ -46,10 +45,6 @@ _NORM = {'gamma': 'scale', 'beta': 'bias'}
 
 def to_ours(flat):
   """Either layout -> our names; what is neither passes through unchanged."""
-  for prefix in ('opt/target/', 'params/'):
-    if any(name.startswith(prefix) for name in flat):
-      flat = {name.removeprefix(prefix): leaf for name, leaf in flat.items()
-              if name.startswith(prefix)}
   if any(name.startswith('resnet/') for name in flat):
     return dict(_from_big_transfer(*item) for item in flat.items())
   return dict(flat)

@@ -1,0 +1,178 @@
+"""MobileNetV3, with GroupNorm or BatchNorm.
+
+The networks of Howard et al. (2019, arXiv 1905.02244) as their released code
+and torchvision have them: Small ends in 1024 features and squeezes nothing
+after its blocks, where the paper's table differs. Padding is PyTorch's. There
+is no dropout: a student that matches functions uses none of the original's
+training tricks (Beyer et al., 2022, arXiv 2106.05237).
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from big_distill import layers
+from big_distill import registry
+
+
+class Row(NamedTuple):
+  """A bottleneck: expand to `mid` channels, convolve each, project to `out`."""
+  size: int
+  mid: int
+  out: int
+  squeeze: bool
+  act: Callable
+  stride: int
+
+
+VARIANTS = {  # Rows of the paper's tables 1 and 2, features before the head.
+    'large': ((
+        Row(3, 16, 16, False, nn.relu, 1),
+        Row(3, 64, 24, False, nn.relu, 2),
+        Row(3, 72, 24, False, nn.relu, 1),
+        Row(5, 72, 40, True, nn.relu, 2),
+        Row(5, 120, 40, True, nn.relu, 1),
+        Row(5, 120, 40, True, nn.relu, 1),
+        Row(3, 240, 80, False, nn.hard_swish, 2),
+        Row(3, 200, 80, False, nn.hard_swish, 1),
+        Row(3, 184, 80, False, nn.hard_swish, 1),
+        Row(3, 184, 80, False, nn.hard_swish, 1),
+        Row(3, 480, 112, True, nn.hard_swish, 1),
+        Row(3, 672, 112, True, nn.hard_swish, 1),
+        Row(5, 672, 160, True, nn.hard_swish, 2),
+        Row(5, 960, 160, True, nn.hard_swish, 1),
+        Row(5, 960, 160, True, nn.hard_swish, 1)), 1280),
+    'small': ((
+        Row(3, 16, 16, True, nn.relu, 2),
+        Row(3, 72, 24, False, nn.relu, 2),
+        Row(3, 88, 24, False, nn.relu, 1),
+        Row(5, 96, 40, True, nn.hard_swish, 2),
+        Row(5, 240, 40, True, nn.hard_swish, 1),
+        Row(5, 240, 40, True, nn.hard_swish, 1),
+        Row(5, 120, 48, True, nn.hard_swish, 1),
+        Row(5, 144, 48, True, nn.hard_swish, 1),
+        Row(5, 288, 96, True, nn.hard_swish, 2),
+        Row(5, 576, 96, True, nn.hard_swish, 1),
+        Row(5, 576, 96, True, nn.hard_swish, 1)), 1024),
+}
+
+NORMS = {  # As trained, and folded.
+    # The paper's variant has 8 groups everywhere; all channels divide by 8.
+    'gn': (functools.partial(layers.GroupNorm, groups=8),) * 2,
+    'bn': (layers.BatchNorm, layers.Affine),
+}
+
+
+def make_divisible(channels):
+  """The nearest multiple of 8 that is not below nine tenths of `channels`."""
+  near = max(8, int(channels + 4) // 8 * 8)
+  return near + 8 if near < .9 * channels else near
+
+
+def plan(variant, width=1.):
+  """A variant's (rows, features), with all channels times `width`."""
+  registry.check('variant of MobileNetV3', variant, VARIANTS)
+  rows, features = VARIANTS[variant]
+  rows = tuple(row._replace(mid=make_divisible(width * row.mid),
+                            out=make_divisible(width * row.out))
+               for row in rows)
+  return rows, make_divisible(width * features)
+
+
+def fold(params):
+  """BatchNorms as multiply-adds of their averages, for Model(folded=True)."""
+  if 'var' in params:
+    return dict(zip(('scale', 'bias'), layers.multiply_add(**params)))
+  return {name: fold(child) if isinstance(child, dict) else child
+          for name, child in params.items()}
+
+
+class Conv(nn.Module):
+  """Convolution without bias, norm, activation."""
+  norm: Callable
+  train: bool
+  features: int
+  size: int = 1
+  stride: int = 1
+  act: Callable = lambda x: x
+  depthwise: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    shape = (self.size, self.size, 1 if self.depthwise else x.shape[-1],
+             self.features)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    convolve = layers.depthwise if self.depthwise else layers.conv
+    x = convolve(x, kernel, self.stride)
+    return self.act(self.norm(name='norm')(x, self.train))
+
+
+class Squeeze(nn.Module):
+  """Squeeze and excite: scales channels by a function of their means."""
+
+  @nn.compact
+  def __call__(self, x):
+    c = x.shape[-1]
+    y = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+    y = nn.relu(nn.Dense(make_divisible(c // 4), name='reduce')(y))
+    y = nn.hard_sigmoid(nn.Dense(c, name='expand')(y))
+    return x * y.astype(x.dtype)
+
+
+class Block(nn.Module):
+  """Inverted bottleneck, whose ends are narrow and linear."""
+  conv: Callable
+  row: Row
+
+  @nn.compact
+  def __call__(self, x):
+    size, mid, out, squeeze, act, stride = self.row
+    c, y = x.shape[-1], x
+    if mid != c:
+      y = self.conv(mid, act=act, name='expand')(y)
+    y = self.conv(mid, size, stride, act, depthwise=True, name='depthwise')(y)
+    if squeeze:
+      y = Squeeze(name='squeeze')(y)
+    y = self.conv(out, name='project')(y)
+    return x + y if (stride, out) == (1, c) else y
+
+
+class Model(nn.Module):
+  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+
+  `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
+  [b, f] and 'logits'. `variant` is large or small, `norm` is gn or bn; for the
+  latter see layers.BatchNorm. `dtype` is the precision of activations and of
+  the kernels that meet them; parameters and moments stay float32. With
+  `folded`, parameters are those that `fold` returns.
+  """
+  num_classes: int
+  variant: str = 'large'
+  norm: str = 'gn'
+  width: float = 1.
+  dtype: Any = jnp.float32
+  folded: bool = False
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    registry.check('norm of MobileNetV3', self.norm, NORMS)
+    rows, features = plan(self.variant, self.width)
+    conv = functools.partial(Conv, NORMS[self.norm][self.folded], train)
+    out = {}
+    x = images.astype(self.dtype)
+    x = out['stem'] = conv(make_divisible(16 * self.width), 3, 2,
+                           nn.hard_swish, name='stem')(x)
+    for i, row in enumerate(rows, 1):
+      x = out[f'block{i:02d}'] = Block(conv, row, name=f'block{i:02d}')(x)
+    x = out['top'] = conv(6 * x.shape[-1], act=nn.hard_swish, name='top')(x)
+
+    x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+    x = nn.hard_swish(nn.Dense(features, name='pre_logits')(x))
+    out['pre_logits'] = x
+    head = nn.Dense(self.num_classes, name='head',
+                    kernel_init=nn.initializers.zeros)
+    out['logits'] = head(x)
+    return out['logits'], out

@@ -1,0 +1,129 @@
+"""MobileNetV3 checkpoints: our own, and torchvision's.
+
+`big_vision` files hold our own names. `torchvision` files are a state_dict,
+array by array: np.savez(file, **{k: v.numpy() for k, v in state_dict.items()}).
+
+  features.0.0.weight              stem/kernel, HWIO
+  features.0.1.running_var         stem/norm/var
+  features.4.block.1.0.weight      block04/depthwise/kernel
+  features.4.block.2.fc1.weight    block04/squeeze/reduce/kernel
+  features.16.1.bias               top/norm/bias
+  classifier.0.weight              pre_logits/kernel
+  classifier.3.weight              head/kernel
+
+Weights carry no scaling of images: those that torchvision has trained expect
+(x - mean) / std of ImageNet's colours, where our pipeline gives [-1, 1].
+"""
+
+import re
+
+import numpy as np
+
+from big_distill import params as params_lib
+from big_distill.models import mobilenet_v3
+
+PUBLISHED = {}  # torchvision and TF-slim publish no npz files.
+
+_PARTS = ('expand', 'depthwise', 'squeeze', 'project')  # Of a block, in order.
+_CONV = {'0.weight': 'kernel', '1.weight': 'norm/scale', '1.bias': 'norm/bias',
+         '1.running_mean': 'norm/mean', '1.running_var': 'norm/var'}
+_SQUEEZE = {'fc1.weight': 'reduce/kernel', 'fc1.bias': 'reduce/bias',
+            'fc2.weight': 'expand/kernel', 'fc2.bias': 'expand/bias'}
+_DENSE = {'weight': 'kernel', 'bias': 'bias'}
+
+
+def _names(blocks):
+  """{torchvision's name: ours}, given the parts of each block."""
+  places = [('features.0.', 'stem/', _CONV),
+            (f'features.{len(blocks) + 1}.', 'top/', _CONV),
+            ('classifier.0.', 'pre_logits/', _DENSE),
+            ('classifier.3.', 'head/', _DENSE)]
+  places += [(f'features.{i}.block.{j}.', f'block{i:02d}/{part}/',
+              _SQUEEZE if part == 'squeeze' else _CONV)
+             for i, parts in enumerate(blocks, 1)
+             for j, part in enumerate(parts)]
+  return {theirs + their_leaf: ours + our_leaf
+          for theirs, ours, leaves in places
+          for their_leaf, our_leaf in leaves.items()}
+
+
+def to_ours(flat):
+  """Either layout -> our names; what is neither passes through unchanged."""
+  if 'features.0.0.weight' not in flat:
+    return dict(flat)
+  blocks = []
+  while True:
+    found = re.compile(rf'features\.{len(blocks) + 1}\.block\.(\d)\.(fc)?').match
+    places = {match.groups() for match in map(found, flat) if match}
+    if not places:
+      break
+    squeezes = any(fc for _, fc in places)
+    expands = len(places) - squeezes == 3
+    has = dict.fromkeys(_PARTS, True) | dict(expand=expands, squeeze=squeezes)
+    blocks.append([part for part in _PARTS if has[part]])
+  names = _names(blocks)
+  return dict(_from_torchvision(names.get(name, name), leaf)
+              for name, leaf in flat.items()
+              if not name.endswith('.num_batches_tracked'))
+
+
+def _from_torchvision(name, leaf):
+  if name.endswith('/kernel'):
+    leaf = leaf.transpose(2, 3, 1, 0) if leaf.ndim == 4 else leaf.T
+    leaf = leaf[0, 0] if leaf.ndim == 4 and '/squeeze/' in name else leaf
+  return name, leaf.reshape(1, 1, 1, -1) if '/norm/' in name else leaf
+
+
+def _to_torchvision(flat):
+  blocks = [[part for part in _PARTS
+             if any(name.startswith(f'block{i + 1:02d}/{part}/')
+                    for name in flat)]
+            for i in range(_depth(flat))]
+  names = {ours: theirs for theirs, ours in _names(blocks).items()}
+  theirs = {}
+  for name, leaf in flat.items():
+    leaf = np.asarray(leaf)
+    if name.endswith('/kernel'):
+      leaf = leaf[None, None] if '/squeeze/' in name else leaf
+      leaf = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+    theirs[names[name]] = leaf.reshape(-1) if '/norm/' in name else leaf
+  return theirs
+
+
+LAYOUTS = {'big_vision': dict, 'torchvision': _to_torchvision}
+
+
+def _depth(flat):
+  return sum(bool(re.fullmatch(r'block\d+/depthwise/kernel', name))
+             for name in flat)
+
+
+def recognise(flat):
+  """Arguments of models/mobilenet_v3.py's Model that fit these, or None."""
+  needed = ('stem/kernel', 'block01/depthwise/kernel', 'pre_logits/kernel',
+            'head/kernel')
+  if any(name not in flat for name in needed):
+    return None
+  variants = {variant: len(rows) for variant, (rows, _)
+              in mobilenet_v3.VARIANTS.items()}
+  variant = min(variants, key=lambda name: abs(variants[name] - _depth(flat)))
+  return dict(variant=variant, width=_width(variant, flat),
+              norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
+              num_classes=flat['head/kernel'].shape[-1])
+
+
+def _width(variant, flat):
+  """The shortest number of those that make these channels."""
+  features = flat['pre_logits/kernel'].shape[-1]
+  channels = [np.shape(flat.get(f'block{i + 1:02d}/{part}/kernel'))[-1:]
+              for i in range(_depth(flat)) for part in ('depthwise', 'project')]
+
+  def fits(width):
+    rows, last = mobilenet_v3.plan(variant, width)
+    return last == features and channels == [
+        (c,) for row in rows for c in (row.mid, row.out)]
+
+  near = features / mobilenet_v3.VARIANTS[variant][1]
+  widths = sorted((round(near + 1e-4 * n, 4) for n in range(-100, 101)),
+                  key=lambda width: (len(f'{width:g}'), abs(width - near)))
+  return next(filter(fits, widths), near)
