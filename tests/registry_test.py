@@ -6,7 +6,8 @@ from big_distill import registry
 
 
 @pytest.mark.parametrize('folder, names', [
-    ('models', ['bit']), ('weights', ['bit']), ('optimizers', ['adam', 'sgd']),
+    ('models', ['bit', 'mobilenet_v3']), ('weights', ['bit', 'mobilenet_v3']),
+    ('optimizers', ['adam', 'sgd']),
     ('evaluators', ['classification', 'distance'])])
 def test_plugins_are_found_by_file_name(folder, names):
   for name in names:

@@ -53,8 +53,8 @@ def to_ours(flat):
     return dict(flat)
   blocks = []
   while True:
-    found = re.compile(rf'features\.{len(blocks) + 1}\.block\.(\d)\.(fc)?').match
-    places = {match.groups() for match in map(found, flat) if match}
+    block = re.compile(rf'features\.{len(blocks) + 1}\.block\.(\d)\.(fc)?')
+    places = {match.groups() for match in map(block.match, flat) if match}
     if not places:
       break
     squeezes = any(fc for _, fc in places)
