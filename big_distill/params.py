@@ -11,6 +11,9 @@ import ml_dtypes
 import numpy as np
 
 
+AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
+
+
 def flatten(tree):
   """Nested dict -> {'block1/unit01/conv1/kernel': leaf}."""
   return flax.traverse_util.flatten_dict(tree, sep='/')
@@ -100,14 +103,17 @@ def check_match(given, wanted, what):
     raise ValueError(f'{what} does not fit the model:\n  ' + '\n  '.join(lines))
 
 
-AVERAGES = ('mean', 'var')  # Of BatchNorm: leaves that no gradient moves.
+def is_average(name):
+  """Whether 'stem/norm/mean' names a running average, as BatchNorm keeps."""
+  return name.split('/')[-1] in AVERAGES
 
 
 def count(tree):
-  """Number of parameters that learn."""
-  return sum(np.size(leaf) for path, leaf
-             in jax.tree_util.tree_leaves_with_path(tree)
-             if not path or getattr(path[-1], 'key', None) not in AVERAGES)
+  """Number of trainable parameters; running averages are none."""
+  return sum(np.size(leaf)
+             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+             if not is_average(jax.tree_util.keystr(
+                 path, simple=True, separator='/')))
 
 
 def overview(tree):

@@ -29,6 +29,6 @@ def test_only_parallel_knows_the_device_axis():
   for file in package.rglob('*.py'):
     if file.name != 'parallel.py':
       text = file.read_text()
-      for word in ('jax.pmap', 'lax.psum', 'lax.pm', 'lax.pp', 'lax.all_',
+      for word in ('jax.pmap', 'lax.ps', 'lax.pm', 'lax.pp', 'lax.all_',
                    'axis_name', 'axis_index'):
         assert word not in text, f'{file}: {word}'

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import norms
+from big_distill import layers
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import bit
@@ -99,8 +99,8 @@ def forward(flat, images, depth=DEPTH):
 
 
 @jax.jit
-def group_norm_of_bit(x, scale, bias):
-  return norms.GroupNorm().apply({'params': dict(scale=scale, bias=bias)}, x)
+def our_group_norm(x, scale, bias):
+  return layers.GroupNorm(32).apply({'params': dict(scale=scale, bias=bias)}, x)
 
 
 @pytest.fixture(scope='module')
@@ -163,7 +163,7 @@ def test_group_norm_equals_float64_formula(scales, c, groups):
   rng = np.random.default_rng(c)
   x = SCALES[scales](rng.normal(size=(3, 6, 9, c))).astype(np.float32)
   scale, bias = rng.normal(size=(2, 1, 1, 1, c)).astype(np.float32)
-  got = group_norm_of_bit(x, scale, bias)
+  got = our_group_norm(x, scale, bias)
   want = group_norm(x, scale, bias, groups)
   assert got.dtype == jnp.float32
   # E[x^2] - E[x]^2 in float32 would be wrong in the first digit.
@@ -178,7 +178,7 @@ def test_gradient_of_group_norm_equals_the_formula(scales):
   scale, bias = rng.normal(size=(2, 1, 1, 1, c)).astype(np.float32)
   cotangent = rng.normal(size=x.shape).astype(np.float32)
   got = jax.jit(jax.grad(
-      lambda *args: jnp.sum(cotangent * group_norm_of_bit(*args)),
+      lambda *args: jnp.sum(cotangent * our_group_norm(*args)),
       argnums=(0, 1, 2)))(x, scale, bias)
 
   y = np.float64(x).reshape(2, 30, groups, c // groups)
@@ -198,7 +198,7 @@ def test_group_norm_of_bfloat16_takes_its_moments_in_float32():
   x = np.random.default_rng(2).normal(10, 1, (2, 8, 8, 64))
   x = jnp.asarray(x, jnp.bfloat16)
   one, zero = jnp.ones((1, 1, 1, 64)), jnp.zeros((1, 1, 1, 64))
-  got = group_norm_of_bit(x, one, zero)
+  got = our_group_norm(x, one, zero)
   want = group_norm(np.asarray(x, np.float64), np.ones(64), np.zeros(64))
   assert got.dtype == jnp.bfloat16
   # Only the result is rounded, to 8 bits.

@@ -161,6 +161,14 @@ def test_count_is_the_sum_of_sizes():
   assert params.count(jax.ShapeDtypeStruct((3, 5), np.float32)) == 15
 
 
+def test_running_averages_are_not_counted():
+  norm = {name: np.zeros(4) for name in ('scale', 'bias', 'mean', 'var')}
+  assert params.count({'stem': {'norm': norm, 'kernel': np.zeros(5)}}) == 13
+  flat = params.flatten({'stem': {'norm': norm}, 'mean': {'kernel': 0.}})
+  assert list(filter(params.is_average, flat)) == [
+      'stem/norm/mean', 'stem/norm/var']
+
+
 def test_overview_tells_names_shapes_sizes_and_the_total():
   text = params.overview({'a': {'kernel': np.ones((2, 3), np.float32)},
                           'b': np.zeros(1000, np.float32)})

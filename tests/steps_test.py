@@ -2,14 +2,17 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import layers
 from big_distill import losses
 from big_distill import optim
 from big_distill import parallel
+from big_distill import stage
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
@@ -186,3 +189,36 @@ def test_teachers_that_cannot_teach_are_refused():
     teaching.load('prof')
   with pytest.raises(ValueError, match='size'):
     teaching.load('prof', init='x.npz')
+
+
+class Normed(nn.Module):
+  """A model with running averages, the least there is."""
+  num_classes: int = C
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    x = layers.BatchNorm(name='norm')(images, train).mean(axis=(1, 2))
+    logits = nn.Dense(C, name='head')(x)
+    return logits, {'logits': logits}
+
+
+def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
+  model, rng = Normed(), np.random.default_rng(0)
+  x = rng.normal(size=(B, S, S, 3)).astype(np.float32)
+  weights = jax.device_get(model.init(jax.random.key(0), x)['params'])
+  cast = stage.Cast(model, weights, S, VIEW, [])
+  tx, lr = optim.make(10, lr=.1, wd=.1)
+  lesson = steps.Lesson(cast.learn, VIEW, (teacher(),), tx, lr, C)
+  state = parallel.replicate(steps.init_state(weights, tx))
+  data = batch()
+  after, _ = parallel.pmap(lesson.step)(
+      state, parallel.replicate([params(7)]), parallel.split(data))
+  norm = parallel.first(after.params)['norm']
+  pixels = np.float64(data['views'][str(VIEW)]) / 127.5 - 1
+  mean, var = (f(pixels, axis=(0, 1, 2)) for f in (np.mean, np.var))
+  n = pixels.size / 3
+  np.testing.assert_allclose(norm['mean'].ravel(), .01 * mean, rtol=1e-4,
+                             atol=1e-6)
+  np.testing.assert_allclose(norm['var'].ravel(),
+                             .99 + .01 * var * n / (n - 1), rtol=1e-5)
+  assert (norm['scale'] != 1).all()  # What learns did learn.

@@ -8,7 +8,9 @@ import pytest
 import big_distill
 from big_distill import params as params_lib
 from big_distill import pretrained
+from big_distill.models import mobilenet_v3 as mobilenet_v3_model
 from big_distill.weights import bit
+from big_distill.weights import mobilenet_v3
 
 
 @pytest.fixture(scope='module')
@@ -152,3 +154,142 @@ def test_a_head_is_kept_dropped_or_reshaped_as_said(student, tmp_path):
       assert_equal(got['block1'], params['block1'])
   with pytest.raises(ValueError, match='did you mean keep'):
     pretrained.init_from(fresh, tmp_path / 's.npz', 'kep')
+
+
+def mobilenet(width=.25, **kwargs):
+  """(model, random parameters), by shape alone."""
+  model = pretrained.build('mobilenet_v3', num_classes=5, width=width, **kwargs)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(
+      (1, 32, 32, 3), np.float32))['params']
+  rng = np.random.default_rng(0)
+  return model, jax.tree.map(
+      lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize('layout', mobilenet_v3.LAYOUTS)
+@pytest.mark.parametrize('variant', ['large', 'small'])
+@pytest.mark.parametrize('norm', ['gn', 'bn'])
+def test_a_mobilenet_of_either_layout_loads_as_it_was(
+    tmp_path, layout, variant, norm):
+  model, params = mobilenet(variant=variant, norm=norm)
+  big_distill.save(tmp_path / 's.npz', params, layout)
+  loaded, got = big_distill.load(tmp_path / 's.npz')
+  assert loaded == model
+  assert_equal(got, params)
+
+
+@pytest.fixture(scope='module')
+def torchvision():
+  """A state_dict's arrays, of Small with BatchNorm."""
+  _, params = mobilenet(1., variant='small', norm='bn')
+  return mobilenet_v3.LAYOUTS['torchvision'](params_lib.flatten(params))
+
+
+def test_names_and_shapes_are_those_of_torchvision(torchvision):
+  shapes = {name: leaf.shape for name, leaf in torchvision.items()}
+
+  def conv(place, *shape):
+    leaves = ('weight', 'bias', 'running_mean', 'running_var')
+    return {f'{place}.0.weight': shape,
+            **{f'{place}.1.{leaf}': shape[:1] for leaf in leaves}}
+
+  def squeeze(place, c, mid):
+    return {f'{place}.fc1.weight': (mid, c, 1, 1), f'{place}.fc1.bias': (mid,),
+            f'{place}.fc2.weight': (c, mid, 1, 1), f'{place}.fc2.bias': (c,)}
+
+  # As print(torchvision.models.mobilenet_v3_small()) has them.
+  published = {
+      **conv('features.0', 16, 3, 3, 3),
+      **conv('features.1.block.0', 16, 1, 3, 3),
+      **squeeze('features.1.block.1', 16, 8),
+      **conv('features.1.block.2', 16, 16, 1, 1),
+      **conv('features.2.block.0', 72, 16, 1, 1),
+      **conv('features.2.block.1', 72, 1, 3, 3),
+      **conv('features.2.block.2', 24, 72, 1, 1),
+      **conv('features.11.block.0', 576, 96, 1, 1),
+      **conv('features.11.block.1', 576, 1, 5, 5),
+      **squeeze('features.11.block.2', 576, 144),
+      **conv('features.11.block.3', 96, 576, 1, 1),
+      **conv('features.12', 576, 96, 1, 1),
+      'classifier.0.weight': (1024, 576), 'classifier.0.bias': (1024,),
+      'classifier.3.weight': (5, 1024), 'classifier.3.bias': (5,)}
+  assert published.items() <= shapes.items()
+  assert len(shapes) == 210  # len(state_dict) less its 34 counts of batches.
+
+
+def test_values_of_torchvision_stand_where_its_formulas_read_them(torchvision):
+  ours = mobilenet_v3.to_ours(torchvision)
+  for theirs, name, transposed in (
+      ('features.0.0.weight', 'stem/kernel', 'oihw->hwio'),
+      ('features.4.block.1.0.weight', 'block04/depthwise/kernel', 'oihw->hwio'),
+      ('features.4.block.2.fc2.weight', 'block04/squeeze/expand/kernel',
+       'oihw->io'),
+      ('features.4.block.3.1.running_var', 'block04/project/norm/var', 'o->o'),
+      ('features.12.1.weight', 'top/norm/scale', 'o->o'),
+      ('classifier.3.weight', 'head/kernel', 'oi->io')):
+    want = np.einsum(transposed, torchvision[theirs])
+    assert (ours[name].reshape(want.shape) == want).all(), name
+
+
+def test_counts_of_batches_are_left_behind(torchvision, tmp_path):
+  counts = {name.replace('running_var', 'num_batches_tracked'): np.int64(3)
+            for name in torchvision if name.endswith('running_var')}
+  params_lib.save_npz(tmp_path / 's.npz', torchvision | counts)
+  model, params = big_distill.load(tmp_path / 's.npz')
+  assert (model.variant, model.norm, model.width) == ('small', 'bn', 1)
+  assert_equal(params, params_lib.unflatten(mobilenet_v3.to_ours(torchvision)))
+
+
+@pytest.mark.parametrize('variant', ['large', 'small'])
+def test_width_of_a_mobilenet_is_the_shortest_that_makes_its_channels(variant):
+  plan = mobilenet_v3_model.plan
+  for width in (.125, .25, .35, .5, .75, 1., 1.25, 2., 1 / 3, .0237, .777):
+    rows, features = plan(variant, width)
+    flat = {'stem/kernel': np.zeros(1), 'head/kernel': np.zeros((1, 7)),
+            'pre_logits/kernel': np.zeros((1, features))}
+    for i, row in enumerate(rows, 1):
+      flat[f'block{i:02d}/depthwise/kernel'] = np.zeros((1, row.mid))
+      flat[f'block{i:02d}/project/kernel'] = np.zeros((1, row.out))
+    got = mobilenet_v3.recognise(flat)
+    assert plan(variant, got['width']) == (rows, features), width
+    assert len(f'{got["width"]:g}') <= len(f'{width:g}'), width
+    assert got == dict(variant=variant, norm='gn', num_classes=7,
+                       width=got['width'])
+
+
+def test_families_do_not_take_each_others_files(student, torchvision):
+  flat = params_lib.flatten(student[1])
+  files = [(bit, layout(flat)) for layout in bit.LAYOUTS.values()]
+  ours = mobilenet_v3.to_ours(torchvision)
+  files += [(mobilenet_v3, torchvision), (mobilenet_v3, ours)]
+  for whose, file in files:
+    for family in (bit, mobilenet_v3):
+      assert bool(family.recognise(family.to_ours(file))) == (family is whose)
+  assert pretrained.layouts(student[1]) is bit.LAYOUTS
+  assert pretrained.layouts(params_lib.unflatten(ours)) is mobilenet_v3.LAYOUTS
+
+
+def test_every_mismatch_of_a_mobilenet_is_listed_by_name(
+    torchvision, tmp_path):
+  flat = torchvision | {'features.3.block.1.0.weight': np.zeros((9, 1, 3, 3)),
+                        'features.3.block.1.2.weight': np.zeros(2)}
+  del flat['features.5.block.2.fc1.bias']
+  params_lib.save_npz(tmp_path / 's.npz', flat)
+  with pytest.raises(ValueError) as error:
+    big_distill.load(tmp_path / 's.npz')
+  for line in (
+      '+ block05/squeeze/reduce/bias (64,): missing',
+      '- features.3.block.1.2.weight (2,): unexpected',
+      '! block03/depthwise/kernel (3, 3, 1, 9): should be (3, 3, 1, 88)'):
+    assert line in str(error.value)
+
+
+def test_another_network_of_torchvision_is_not_mistaken(tmp_path):
+  # As MobileNetV2 and EfficientNet name their first parameters.
+  for names in (('features.1.conv.0.0.weight', 'classifier.1.weight'),
+                ('features.1.0.block.0.0.weight', 'classifier.1.weight')):
+    flat = {name: np.zeros((2, 2)) for name in names}
+    flat |= {'features.0.0.weight': np.zeros((32, 3, 3, 3))}
+    params_lib.save_npz(tmp_path / 's.npz', flat)
+    with pytest.raises(ValueError, match='no model of a known family'):
+      big_distill.load(tmp_path / 's.npz')

@@ -4,10 +4,8 @@ The function is that of the released BiT weights (Kolesnikov et al., 2020,
 arXiv 1912.11370), zero-padded root pool included; parameter names and shapes
 are those of big_vision's npz files, so a checkpoint is its own parameter tree.
 
-Three places are written for speed and compute the textbook formula: GroupNorm
-(norms.py), 1x1 convolutions, which are matrix products, and the root pool, a
-maximum of nine slices. On CPU that is 2 to 12 times faster than the obvious
-way; on accelerators it costs nothing.
+The root pool is a maximum of nine slices, which is written for speed like what
+is in layers.py.
 """
 
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from big_distill import norms
+from big_distill import layers
 
 UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
     26: (2, 2, 2, 2),
@@ -26,6 +24,7 @@ UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
+GROUPS = 32  # Of GroupNorm; eps is 1e-5 in big_transfer, big_vision and timm.
 WS_EPS = 1e-10  # Added to the variance, as big_transfer does (timm: 1e-8).
 
 
@@ -88,14 +87,7 @@ class StdConv(nn.Module):
     if not self.folded:
       # Without the barrier XLA standardises anew inside its convolution.
       kernel = jax.lax.optimization_barrier(standardize(kernel))
-    kernel = kernel.astype(x.dtype)
-    if self.size == 1:
-      x = x[:, ::self.stride, ::self.stride]
-      return jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0])
-    pad = (self.size - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (self.stride, self.stride), ((pad, pad), (pad, pad)),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return layers.conv(x, kernel, self.stride)
 
 
 class Unit(nn.Module):
@@ -107,7 +99,7 @@ class Unit(nn.Module):
   @nn.compact
   def __call__(self, x):
     def norm(name, x):
-      return nn.relu(norms.GroupNorm(name=name)(x))
+      return nn.relu(layers.GroupNorm(GROUPS, name=name)(x))
 
     def conv(name, x, features, size=1, stride=1):
       return StdConv(features, size, stride, self.folded, name=name)(x)
@@ -174,7 +166,7 @@ class Model(nn.Module):
                     name=f'block{i + 1}')
       x = out[f'block{i + 1}'] = block(x)
 
-    x = nn.relu(norms.GroupNorm(name='norm-pre-head')(x))
+    x = nn.relu(layers.GroupNorm(GROUPS, name='norm-pre-head')(x))
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
     out['pre_logits'] = x
     head = nn.Dense(self.num_classes, name='head',

@@ -1,172 +1,153 @@
-"""MobileNetV3, Large and Small, with GroupNorm or with BatchNorm.
+"""MobileNetV3, with GroupNorm or BatchNorm.
 
-The architecture of Howard et al. (arXiv 1905.02244) as TF-slim and torchvision
-have it: the last layer of Small has 1,024 features, and squeezing stops before
-the last convolution, where the paper's tables differ. FunMatch puts GroupNorm
-of 8 groups in the place of BatchNorm everywhere. There is neither dropout nor
-an average of weights, since FunMatch uses none of the original's tricks.
-
-Padding is symmetric, as in torchvision, so that its weights give its function.
+The networks of Howard et al. (2019, arXiv 1905.02244) as their released code
+and torchvision have them: Small ends in 1024 features and squeezes nothing
+after its blocks, where the paper's table differs. Padding is PyTorch's. There
+is no dropout: a student that matches functions uses none of the original's
+training tricks (Beyer et al., 2022, arXiv 2106.05237).
 """
 
+from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from big_distill import norms
+from big_distill import layers
 from big_distill import registry
 
 
 class Row(NamedTuple):
-  """A bottleneck: kernel side, expanded and output features, and so on."""
+  """A bottleneck: expand to `mid` channels, convolve each, project to `out`."""
   size: int
-  expanded: int
+  mid: int
   out: int
   squeeze: bool
-  act: str
+  act: Callable
   stride: int
 
 
-LARGE = (  # Table 1 of the MobileNetV3 paper.
-    Row(3, 16, 16, False, 'relu', 1),
-    Row(3, 64, 24, False, 'relu', 2),
-    Row(3, 72, 24, False, 'relu', 1),
-    Row(5, 72, 40, True, 'relu', 2),
-    Row(5, 120, 40, True, 'relu', 1),
-    Row(5, 120, 40, True, 'relu', 1),
-    Row(3, 240, 80, False, 'hswish', 2),
-    Row(3, 200, 80, False, 'hswish', 1),
-    Row(3, 184, 80, False, 'hswish', 1),
-    Row(3, 184, 80, False, 'hswish', 1),
-    Row(3, 480, 112, True, 'hswish', 1),
-    Row(3, 672, 112, True, 'hswish', 1),
-    Row(5, 672, 160, True, 'hswish', 2),
-    Row(5, 960, 160, True, 'hswish', 1),
-    Row(5, 960, 160, True, 'hswish', 1),
-)
-SMALL = (  # Table 2, with TF-slim's activations.
-    Row(3, 16, 16, True, 'relu', 2),
-    Row(3, 72, 24, False, 'relu', 2),
-    Row(3, 88, 24, False, 'relu', 1),
-    Row(5, 96, 40, True, 'hswish', 2),
-    Row(5, 240, 40, True, 'hswish', 1),
-    Row(5, 240, 40, True, 'hswish', 1),
-    Row(5, 120, 48, True, 'hswish', 1),
-    Row(5, 144, 48, True, 'hswish', 1),
-    Row(5, 288, 96, True, 'hswish', 2),
-    Row(5, 576, 96, True, 'hswish', 1),
-    Row(5, 576, 96, True, 'hswish', 1),
-)
-VARIANTS = {'large': (LARGE, 1280), 'small': (SMALL, 1024)}  # And last features.
-NORMS = ('gn', 'bn')
-ACTS = {'relu': nn.relu, 'hswish': nn.hard_swish, 'none': lambda x: x}
+VARIANTS = {  # Rows of the paper's tables 1 and 2, features before the head.
+    'large': ((
+        Row(3, 16, 16, False, nn.relu, 1),
+        Row(3, 64, 24, False, nn.relu, 2),
+        Row(3, 72, 24, False, nn.relu, 1),
+        Row(5, 72, 40, True, nn.relu, 2),
+        Row(5, 120, 40, True, nn.relu, 1),
+        Row(5, 120, 40, True, nn.relu, 1),
+        Row(3, 240, 80, False, nn.hard_swish, 2),
+        Row(3, 200, 80, False, nn.hard_swish, 1),
+        Row(3, 184, 80, False, nn.hard_swish, 1),
+        Row(3, 184, 80, False, nn.hard_swish, 1),
+        Row(3, 480, 112, True, nn.hard_swish, 1),
+        Row(3, 672, 112, True, nn.hard_swish, 1),
+        Row(5, 672, 160, True, nn.hard_swish, 2),
+        Row(5, 960, 160, True, nn.hard_swish, 1),
+        Row(5, 960, 160, True, nn.hard_swish, 1)), 1280),
+    'small': ((
+        Row(3, 16, 16, True, nn.relu, 2),
+        Row(3, 72, 24, False, nn.relu, 2),
+        Row(3, 88, 24, False, nn.relu, 1),
+        Row(5, 96, 40, True, nn.hard_swish, 2),
+        Row(5, 240, 40, True, nn.hard_swish, 1),
+        Row(5, 240, 40, True, nn.hard_swish, 1),
+        Row(5, 120, 48, True, nn.hard_swish, 1),
+        Row(5, 144, 48, True, nn.hard_swish, 1),
+        Row(5, 288, 96, True, nn.hard_swish, 2),
+        Row(5, 576, 96, True, nn.hard_swish, 1),
+        Row(5, 576, 96, True, nn.hard_swish, 1)), 1024),
+}
+
+NORMS = {  # As trained, and folded.
+    # The paper's variant has 8 groups everywhere; all channels divide by 8.
+    'gn': (functools.partial(layers.GroupNorm, groups=8),) * 2,
+    'bn': (layers.BatchNorm, layers.Affine),
+}
 
 
-def divisible(features, by=8):
-  """The multiple of `by` nearest to features, but not below 90 % of them."""
-  near = max(by, int(features + by / 2) // by * by)
-  return near + by if near < 0.9 * features else near
+def make_divisible(channels):
+  """The nearest multiple of 8 that is not below nine tenths of `channels`."""
+  near = max(8, int(channels + 4) // 8 * 8)
+  return near + 8 if near < .9 * channels else near
+
+
+def plan(variant, width=1.):
+  """A variant's (rows, features), with all channels times `width`."""
+  registry.check('variant of MobileNetV3', variant, VARIANTS)
+  rows, features = VARIANTS[variant]
+  rows = tuple(row._replace(mid=make_divisible(width * row.mid),
+                            out=make_divisible(width * row.out))
+               for row in rows)
+  return rows, make_divisible(width * features)
 
 
 def fold(params):
-  """Nothing is folded: an average is as fast as a constant."""
-  return params
-
-
-def depthwise(x, kernel, stride):
-  """Convolves each channel by itself. [b, h, w, c], [k, k, 1, c]; zero-padded."""
-  return jax.lax.platform_dependent(
-      x, kernel, cpu=lambda x, kernel: _by_shifts(x, kernel, stride),
-      default=lambda x, kernel: _by_groups(x, kernel, stride))
-
-
-def _by_groups(x, kernel, stride):
-  pad = (kernel.shape[0] - 1) // 2
-  return jax.lax.conv_general_dilated(
-      x, kernel, (stride, stride), ((pad, pad), (pad, pad)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      feature_group_count=x.shape[-1])
-
-
-def _by_shifts(x, kernel, stride):
-  """A sum over the pixels of the kernel: 3 to 40 times faster on CPU."""
-  size, (h, w) = kernel.shape[0], x.shape[1:3]
-  pad = (size - 1) // 2
-  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-  return sum(x[:, i:i + h:stride, j:j + w:stride] * kernel[i, j, 0]
-             for i in range(size) for j in range(size))
+  """BatchNorms as multiply-adds of their averages, for Model(folded=True)."""
+  if 'var' in params:
+    return dict(zip(('scale', 'bias'), layers.multiply_add(**params)))
+  return {name: fold(child) if isinstance(child, dict) else child
+          for name, child in params.items()}
 
 
 class Conv(nn.Module):
-  """Convolution, norm, activation; depthwise if `features` is None."""
-  features: int | None
-  act: str
-  norm: str
+  """Convolution without bias, norm, activation."""
+  norm: Callable
   train: bool
+  features: int
   size: int = 1
   stride: int = 1
+  act: Callable = lambda x: x
+  depthwise: bool = False
 
   @nn.compact
   def __call__(self, x):
-    k, c = self.size, x.shape[-1]
-    shape = (k, k, c, self.features) if self.features else (k, k, 1, c)
+    shape = (self.size, self.size, 1 if self.depthwise else x.shape[-1],
+             self.features)
     kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
-    kernel = kernel.astype(x.dtype)
-    if not self.features:
-      x = depthwise(x, kernel, self.stride)
-    elif k == 1:
-      x = jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0])
-    else:
-      pad = (k - 1) // 2
-      x = jax.lax.conv_general_dilated(
-          x, kernel, (self.stride,) * 2, ((pad, pad), (pad, pad)),
-          dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    norm = (norms.GroupNorm(8, name='norm') if self.norm == 'gn' else
-            norms.BatchNorm(self.train, name='norm'))
-    return ACTS[self.act](norm(x))
+    convolve = layers.depthwise if self.depthwise else layers.conv
+    x = convolve(x, kernel, self.stride)
+    return self.act(self.norm(name='norm')(x, self.train))
 
 
 class Squeeze(nn.Module):
-  """Weighs channels by what the whole image has of them. [b, h, w, c] -> same."""
+  """Squeeze and excite: scales channels by a function of their means."""
 
   @nn.compact
   def __call__(self, x):
     c = x.shape[-1]
-    y = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    y = nn.relu(nn.Dense(divisible(c / 4), name='reduce')(y))
+    y = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
+    y = nn.relu(nn.Dense(make_divisible(c // 4), name='reduce')(y))
     y = nn.hard_sigmoid(nn.Dense(c, name='expand')(y))
-    return x * y[:, None, None].astype(x.dtype)
+    return x * y.astype(x.dtype)
 
 
-class Bottleneck(nn.Module):
-  """Expand, look around, squeeze, project; added to its input where it fits."""
+class Block(nn.Module):
+  """Inverted bottleneck, whose ends are narrow and linear."""
+  conv: Callable
   row: Row
-  norm: str
-  train: bool
 
   @nn.compact
   def __call__(self, x):
-    def conv(name, features, act, size=1, stride=1):
-      return Conv(features, act, self.norm, self.train, size, stride, name=name)
-
-    row, y = self.row, x
-    if row.expanded != x.shape[-1]:
-      y = conv('expand', row.expanded, row.act)(y)
-    y = conv('depthwise', None, row.act, row.size, row.stride)(y)
-    if row.squeeze:
+    size, mid, out, squeeze, act, stride = self.row
+    c, y = x.shape[-1], x
+    if mid != c:
+      y = self.conv(mid, act=act, name='expand')(y)
+    y = self.conv(mid, size, stride, act, depthwise=True, name='depthwise')(y)
+    if squeeze:
       y = Squeeze(name='squeeze')(y)
-    y = conv('project', row.out, 'none')(y)
-    return x + y if x.shape == y.shape else y
+    y = self.conv(out, name='project')(y)
+    return x + y if (stride, out) == (1, c) else y
 
 
 class Model(nn.Module):
   """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
 
-  `width` multiplies all features but the last. `out` names the intermediates:
-  'stem', 'block01'..., 'conv', 'pre_logits' [b, f] and 'logits'. With norm='bn'
-  and train=True, see norms.BatchNorm.
+  `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
+  [b, f] and 'logits'. `variant` is large or small, `norm` is gn or bn; for the
+  latter see layers.BatchNorm. `dtype` is the precision of activations and of
+  the kernels that meet them; parameters and moments stay float32. With
+  `folded`, parameters are those that `fold` returns.
   """
   num_classes: int
   variant: str = 'large'
@@ -177,25 +158,19 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(self, images, train=False):
-    registry.check('MobileNetV3', self.variant, VARIANTS)
-    registry.check('norm', self.norm, NORMS)
-    rows, last = VARIANTS[self.variant]
-    rows = [row._replace(expanded=divisible(row.expanded * self.width),
-                         out=divisible(row.out * self.width)) for row in rows]
-
-    def conv(name, features, size=1, stride=1):
-      return Conv(features, 'hswish', self.norm, train, size, stride, name=name)
-
+    registry.check('norm of MobileNetV3', self.norm, NORMS)
+    rows, features = plan(self.variant, self.width)
+    conv = functools.partial(Conv, NORMS[self.norm][self.folded], train)
     out = {}
-    stem = conv('stem', divisible(16 * self.width), 3, 2)
-    x = out['stem'] = stem(images.astype(self.dtype))
+    x = images.astype(self.dtype)
+    x = out['stem'] = conv(make_divisible(16 * self.width), 3, 2,
+                           nn.hard_swish, name='stem')(x)
     for i, row in enumerate(rows, 1):
-      name = f'block{i:02d}'
-      x = out[name] = Bottleneck(row, self.norm, train, name=name)(x)
-    x = out['conv'] = conv('conv', 6 * rows[-1].out)(x)
+      x = out[f'block{i:02d}'] = Block(conv, row, name=f'block{i:02d}')(x)
+    x = out['top'] = conv(6 * x.shape[-1], act=nn.hard_swish, name='top')(x)
 
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    x = nn.hard_swish(nn.Dense(last, name='pre_logits')(x))
+    x = nn.hard_swish(nn.Dense(features, name='pre_logits')(x))
     out['pre_logits'] = x
     head = nn.Dense(self.num_classes, name='head',
                     kernel_init=nn.initializers.zeros)

@@ -1,132 +1,129 @@
-"""MobileNetV3 checkpoints: our names, and those of torchvision.
+"""MobileNetV3 checkpoints: our own, and torchvision's.
 
-`big_vision` files hold our own names, '/'-joined. `torchvision` files hold the
-state_dict of its mobilenet_v3_large or _small, saved with numpy.savez:
+`big_vision` files hold our own names. `torchvision` files are a state_dict,
+array by array: np.savez(file, **{k: v.numpy() for k, v in state_dict.items()}).
 
-  features.0.0.weight, features.0.1.*              stem/kernel, stem/norm/*
-  features.2.block.0.0.weight                      block02/expand/kernel
-  features.2.block.1.0.weight                      block02/depthwise/kernel
-  features.4.block.2.fc1.*, .fc2.*                 block04/squeeze/reduce, /expand
-  features.4.block.3.0.weight                      block04/project/kernel
-  features.16.0.weight                             conv/kernel
-  classifier.0.*, classifier.3.*                   pre_logits/*, head/*
+  features.0.0.weight              stem/kernel, HWIO
+  features.0.1.running_var         stem/norm/var
+  features.4.block.1.0.weight      block04/depthwise/kernel
+  features.4.block.2.fc1.weight    block04/squeeze/reduce/kernel
+  features.16.1.bias               top/norm/bias
+  classifier.0.weight              pre_logits/kernel
+  classifier.3.weight              head/kernel
 
-FunMatch released no MobileNetV3, so nothing is published here.
+Weights carry no scaling of images: those that torchvision has trained expect
+(x - mean) / std of ImageNet's colours, where our pipeline gives [-1, 1].
 """
 
 import re
 
 import numpy as np
 
+from big_distill import params as params_lib
 from big_distill.models import mobilenet_v3
 
-PUBLISHED = {}
+PUBLISHED = {}  # torchvision and TF-slim publish no npz files.
 
-_NORM = {'weight': 'scale', 'bias': 'bias', 'running_mean': 'mean',
-         'running_var': 'var'}
+_PARTS = ('expand', 'depthwise', 'squeeze', 'project')  # Of a block, in order.
+_CONV = {'0.weight': 'kernel', '1.weight': 'norm/scale', '1.bias': 'norm/bias',
+         '1.running_mean': 'norm/mean', '1.running_var': 'norm/var'}
+_SQUEEZE = {'fc1.weight': 'reduce/kernel', 'fc1.bias': 'reduce/bias',
+            'fc2.weight': 'expand/kernel', 'fc2.bias': 'expand/bias'}
 _DENSE = {'weight': 'kernel', 'bias': 'bias'}
-_SQUEEZE = {'fc1': 'reduce', 'fc2': 'expand'}
+
+
+def _names(blocks):
+  """{torchvision's name: ours}, given the parts of each block."""
+  places = [('features.0.', 'stem/', _CONV),
+            (f'features.{len(blocks) + 1}.', 'top/', _CONV),
+            ('classifier.0.', 'pre_logits/', _DENSE),
+            ('classifier.3.', 'head/', _DENSE)]
+  places += [(f'features.{i}.block.{j}.', f'block{i:02d}/{part}/',
+              _SQUEEZE if part == 'squeeze' else _CONV)
+             for i, parts in enumerate(blocks, 1)
+             for j, part in enumerate(parts)]
+  return {theirs + their_leaf: ours + our_leaf
+          for theirs, ours, leaves in places
+          for their_leaf, our_leaf in leaves.items()}
 
 
 def to_ours(flat):
   """Either layout -> our names; what is neither passes through unchanged."""
   if 'features.0.0.weight' not in flat:
     return dict(flat)
-  last = max(int(name.split('.')[1]) for name in flat
-             if name.startswith('features.'))
-  ours = {}
-  for name, leaf in flat.items():
-    if not name.endswith('num_batches_tracked'):
-      name, leaf = _from_torchvision(name, np.asarray(leaf), flat, last)
-      ours[name] = leaf
-  return ours
+  blocks = []
+  while True:
+    block = re.compile(rf'features\.{len(blocks) + 1}\.block\.(\d)\.(fc)?')
+    places = {match.groups() for match in map(block.match, flat) if match}
+    if not places:
+      break
+    squeezes = any(fc for _, fc in places)
+    expands = len(places) - squeezes == 3
+    has = dict.fromkeys(_PARTS, True) | dict(expand=expands, squeeze=squeezes)
+    blocks.append([part for part in _PARTS if has[part]])
+  names = _names(blocks)
+  return dict(_from_torchvision(names.get(name, name), leaf)
+              for name, leaf in flat.items()
+              if not name.endswith('.num_batches_tracked'))
 
 
-def _from_torchvision(name, leaf, flat, last):
-  words = name.split('.')
-  if words[0] == 'classifier':
-    name = {'0': 'pre_logits', '3': 'head'}[words[1]]
-    return f'{name}/{_DENSE[words[2]]}', leaf.T
-  if words[2] != 'block':
-    where = {0: 'stem', last: 'conv'}[int(words[1])]
-    return _from_conv(where, *words[2:], leaf)
-  block, part = f'block{int(words[1]):02d}', int(words[3])
-  parts = _parts(flat, f'{".".join(words[:3])}.')
-  where = f'{block}/{parts[part]}'
-  if parts[part] == 'squeeze':
-    return (f'{where}/{_SQUEEZE[words[4]]}/{_DENSE[words[5]]}',
-            leaf[:, :, 0, 0].T if leaf.ndim == 4 else leaf)
-  return _from_conv(where, *words[4:], leaf)
-
-
-def _from_conv(where, number, parameter, leaf):
-  if number == '0':
-    return f'{where}/kernel', leaf.transpose(2, 3, 1, 0)
-  return f'{where}/norm/{_NORM[parameter]}', leaf
-
-
-def _parts(names, prefix):
-  """What block.0, block.1 and so on of a torchvision block are."""
-  count = 1 + max(int(name.removeprefix(prefix).split('.')[0])
-                  for name in names if name.startswith(prefix))
-  squeezed = any(f'{prefix}{i}.fc1.weight' in names for i in range(count))
-  parts = ['depthwise', *['squeeze'] * squeezed, 'project']
-  return ['expand'] * (count - len(parts)) + parts
+def _from_torchvision(name, leaf):
+  if name.endswith('/kernel'):
+    leaf = leaf.transpose(2, 3, 1, 0) if leaf.ndim == 4 else leaf.T
+    leaf = leaf[0, 0] if leaf.ndim == 4 and '/squeeze/' in name else leaf
+  return name, leaf.reshape(1, 1, 1, -1) if '/norm/' in name else leaf
 
 
 def _to_torchvision(flat):
-  last = 1 + max(int(name[5:7]) for name in flat if name.startswith('block'))
-  numbers = {'stem': '0', 'conv': str(last)}
+  blocks = [[part for part in _PARTS
+             if any(name.startswith(f'block{i + 1:02d}/{part}/')
+                    for name in flat)]
+            for i in range(_depth(flat))]
+  names = {ours: theirs for theirs, ours in _names(blocks).items()}
   theirs = {}
   for name, leaf in flat.items():
-    words = name.split('/')
-    if words[0] in ('pre_logits', 'head'):
-      number = {'pre_logits': 0, 'head': 3}[words[0]]
-      name, leaf = f'classifier.{number}.{_back(_DENSE)[words[1]]}', leaf.T
-    elif words[0] in numbers:
-      name, leaf = _to_conv(f'features.{numbers[words[0]]}', words[1:], leaf)
-    else:
-      order = [part for part in ('expand', 'depthwise', 'squeeze', 'project')
-               if any(each.startswith(f'{words[0]}/{part}/') for each in flat)]
-      where = f'features.{int(words[0][5:])}.block.{order.index(words[1])}'
-      if words[1] == 'squeeze':
-        name = (f'{where}.{_back(_SQUEEZE)[words[2]]}.'
-                f'{_back(_DENSE)[words[3]]}')
-        leaf = leaf.T[:, :, None, None] if leaf.ndim == 2 else leaf
-      else:
-        name, leaf = _to_conv(where, words[2:], leaf)
-    theirs[name] = leaf
+    leaf = np.asarray(leaf)
+    if name.endswith('/kernel'):
+      leaf = leaf[None, None] if '/squeeze/' in name else leaf
+      leaf = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+    theirs[names[name]] = leaf.reshape(-1) if '/norm/' in name else leaf
   return theirs
-
-
-def _to_conv(where, words, leaf):
-  if words == ['kernel']:
-    return f'{where}.0.weight', leaf.transpose(3, 2, 0, 1)
-  return f'{where}.1.{_back(_NORM)[words[1]]}', leaf
-
-
-def _back(table):
-  return {ours: theirs for theirs, ours in table.items()}
 
 
 LAYOUTS = {'big_vision': dict, 'torchvision': _to_torchvision}
 
 
+def _depth(flat):
+  return sum(bool(re.fullmatch(r'block\d+/depthwise/kernel', name))
+             for name in flat)
+
+
 def recognise(flat):
-  """Arguments of models/mobilenet_v3.py's Model that fit, or None."""
-  head = np.shape(flat.get('head/kernel', 0.))
-  blocks = sum(bool(re.fullmatch(r'block\d\d/depthwise/kernel', name))
-               for name in flat)
-  variant = next((name for name, (rows, _) in mobilenet_v3.VARIANTS.items()
-                  if len(rows) == blocks), None)
-  if not head or variant is None:
+  """Arguments of models/mobilenet_v3.py's Model that fit these, or None."""
+  needed = ('stem/kernel', 'block01/depthwise/kernel', 'pre_logits/kernel',
+            'head/kernel')
+  if any(name not in flat for name in needed):
     return None
-  has = [flat[f'block{i:02d}/project/kernel'].shape[-1]
-         for i in range(1, blocks + 1)]
-  rows, _ = mobilenet_v3.VARIANTS[variant]
-  # Many widths round to the same features: the first will do.
-  widths = [1., *(i / 20 for i in range(1, 81))]
-  width = next((width for width in widths if has == [
-      mobilenet_v3.divisible(row.out * width) for row in rows]), 1.)
-  return dict(variant=variant, width=width, num_classes=head[-1],
-              norm='bn' if 'stem/norm/mean' in flat else 'gn')
+  variants = {variant: len(rows) for variant, (rows, _)
+              in mobilenet_v3.VARIANTS.items()}
+  variant = min(variants, key=lambda name: abs(variants[name] - _depth(flat)))
+  return dict(variant=variant, width=_width(variant, flat),
+              norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
+              num_classes=flat['head/kernel'].shape[-1])
+
+
+def _width(variant, flat):
+  """The shortest number of those that make these channels."""
+  features = flat['pre_logits/kernel'].shape[-1]
+  channels = [np.shape(flat.get(f'block{i + 1:02d}/{part}/kernel'))[-1:]
+              for i in range(_depth(flat)) for part in ('depthwise', 'project')]
+
+  def fits(width):
+    rows, last = mobilenet_v3.plan(variant, width)
+    return last == features and channels == [
+        (c,) for row in rows for c in (row.mid, row.out)]
+
+  near = features / mobilenet_v3.VARIANTS[variant][1]
+  widths = sorted((round(near + 1e-4 * n, 4) for n in range(-100, 101)),
+                  key=lambda width: (len(f'{width:g}'), abs(width - near)))
+  return next(filter(fits, widths), near)
