@@ -72,7 +72,7 @@ class Noise:
   def load(self, **options):
     del options  # Which images these would be makes no difference.
     return types.SimpleNamespace(title='noise', num_examples=10**6,
-                                 classes=self.classes)
+                                 classes=self.classes, resident=False)
 
   def train_batches(self, source, shown, batch_size, seed, start, stop, *,
                     host=(0, 1), **crops):
