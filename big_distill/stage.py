@@ -30,7 +30,8 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
     'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
-    'checkpoints', 'layout', 'steps_per_call')
+    'checkpoints', 'layout', 'steps_per_call',
+    'accumulate')
 
 
 class Cast(NamedTuple):
@@ -95,7 +96,8 @@ def set_stage(config, data):
   mode = views.mode(config['mode'])
   mix = registry.bind(steps.mixup, **config.get('mixup', {}))
   group = mix.keywords.get('group', 8) if mode.mixup else 1
-  parallel.check_batch(batch_size, group)
+  accumulate = config.get('accumulate', 1)
+  parallel.check_batch(batch_size, group, accumulate)
   loss = losses.make(**config.get('loss', {}))
   host = (jax.process_index(), jax.process_count())
   crops = {**config.get('crops', {}), 'host': host}
@@ -131,7 +133,7 @@ def set_stage(config, data):
   lesson = steps.Lesson(
       cast.learn, cast.sees, teachers, tx, lr, cast.num_classes, loss,
       config.get('combine', 'logits'), mix if mode.mixup else None, seed,
-      labelled=len(source.classes) == cast.num_classes)
+      labelled=len(source.classes) == cast.num_classes, accumulate=accumulate)
   shown = sorted({cast.sees, *(teacher.sees for teacher in teachers
                                if isinstance(teacher.sees, views.View))},
                  key=str)

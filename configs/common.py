@@ -115,6 +115,7 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
   c.batch_size = 512
   c.log_steps = 100
   c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = images(arg, name=splits['name'], split=splits['train'])

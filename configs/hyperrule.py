@@ -48,6 +48,7 @@ def get_config(arg=None):
   c.batch_size = 512
   c.log_steps = 50
   c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = dict(name=data['name'], split=data['train'], data_dir=arg.data_dir,

@@ -25,6 +25,7 @@ def get_config(arg=None):
   c.batch_size = 64
   c.log_percent = 1
   c.steps_per_call = 1  # More with data.resident, for models that step fast.
+  c.accumulate = 1  # More, to compute a large batch in parts.
   c.layout = 'big_vision'  # Of student.npz; or 'big_transfer'.
 
   c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded',

@@ -24,6 +24,7 @@ def get_config(arg=None):
   c.batch_size = 64
   c.log_percent = 1
   c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded',

@@ -111,8 +111,3 @@ def test_resident_images_teach_what_those_of_the_host_teach(whole, tmp_path):
     # Some values of pixels differ by one of 255.
     for name in got.keys() & {'train/loss', 'train/entropy_teacher'}:
       assert got[name] == pytest.approx(want[name], rel=.01), name
-
-
-def test_several_steps_per_call_want_resident_images(tmp_path):
-  with pytest.raises(ValueError, match='with data.resident=True'):
-    run(tmp_path, Rows(), steps_per_call=2)

@@ -189,7 +189,7 @@ def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
   def step(state, x):
     (_, (_, averages)), grads = lesson.learn(
         state.params, jnp.zeros([2, CLASSES]), {'x': x})
-    return lesson.update(state, grads, averages)[0], averages
+    return lesson.update(state, parallel.mean(grads), averages)[0], averages
 
   state, averages = step(parallel.replicate(steps.init_state(params, tx)),
                          np.float32(x))

@@ -166,7 +166,8 @@ class Model(nn.Module):
 
   `width` multiplies all features but the last. `out` names the intermediates:
   'stem', 'block01'..., 'conv', 'pre_logits' [b, f] and 'logits'. With norm='bn'
-  and train=True, see norms.BatchNorm.
+  and train=True, see norms.BatchNorm. With `remat`, the backward pass computes
+  each block anew from its input: same values, less memory, more time.
   """
   num_classes: int
   variant: str = 'large'
@@ -174,6 +175,7 @@ class Model(nn.Module):
   width: float = 1.
   dtype: Any = jnp.float32
   folded: bool = False
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images, train=False):
@@ -189,9 +191,10 @@ class Model(nn.Module):
     out = {}
     stem = conv('stem', divisible(16 * self.width), 3, 2)
     x = out['stem'] = stem(images.astype(self.dtype))
+    block = nn.remat(Bottleneck) if self.remat else Bottleneck
     for i, row in enumerate(rows, 1):
       name = f'block{i:02d}'
-      x = out[name] = Bottleneck(row, self.norm, train, name=name)(x)
+      x = out[name] = block(row, self.norm, train, name=name)(x)
     x = out['conv'] = conv('conv', 6 * rows[-1].out)(x)
 
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))

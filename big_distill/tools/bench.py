@@ -92,7 +92,8 @@ def parts(lesson):
     return lesson.teach(teacher_params, lesson.see(step, batch))
 
   def learn(step, params, target, batch):
-    return lesson.learn(params, target, lesson.see(step, batch))
+    value, grads = lesson.learn(params, target, lesson.see(step, batch))
+    return value, parallel.mean(grads)
 
   def update(state, grads):
     return lesson.update(state, grads, {})[0]
