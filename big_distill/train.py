@@ -44,7 +44,7 @@ def train(config, workdir, data, writer):
       state, scalars = stage.step(state, teachers, batch)
       if call == 0:
         jax.block_until_ready(scalars)
-        logging.info('First step: %.1f s, most of it compilation.',
+        logging.info('First step: %.1f s, compilation included.',
                      time.monotonic() - began)
         pace.reset(step)
 
