@@ -146,7 +146,8 @@ def set_stage(config, data):
       dispatch.ends, total=total, most=per_call,
       periods=[log_every, save_every, *(exam.every for exam in held)])
   if source.resident:
-    step, train_batches = _resident(lesson, shown, data, source, crops)
+    step, train_batches = _resident(lesson, shown, data, source, crops,
+                                    per_call)
   else:
     step = parallel.pmap(lesson.step, donate=(0,))
     train_batches = registry.bind(data.train_batches, **crops)
@@ -155,7 +156,7 @@ def set_stage(config, data):
     single = recorded.attach(
         train_batches(source, shown, batch_size, seed, start, total),
         recordings)
-    if not source.resident:
+    if per_call == 1:
       return single
     return dispatch.group(single, start, ends(start), per_call)
 
@@ -169,16 +170,18 @@ def set_stage(config, data):
       log_every=log_every, save_every=save_every, layout=layout)
 
 
-def _resident(lesson, shown, data, source, crops):
+def _resident(lesson, shown, data, source, crops, per_call):
   """(step of calls, train_batches) where devices hold the images."""
   held = data.hold(source)
   images = parallel.replicate(held[0])
 
   def step(state, teachers, batch, images):
-    batch['views'] = render.views(images, batch['index'], batch['boxes'], shown)
-    return lesson.step(state, teachers, batch)
+    shows = render.views(images, batch['index'], batch['boxes'], shown)
+    return lesson.step(state, teachers, {**batch, 'views': shows})
 
-  step = parallel.pmap(dispatch.repeat(step), donate=(0,))
+  if per_call > 1:
+    step = dispatch.repeat(step)
+  step = parallel.pmap(step, donate=(0,))
   return (lambda state, teachers, call: step(state, teachers, call, images),
           registry.bind(data.train_boxes, held=held, **crops))
 
