@@ -81,6 +81,7 @@ class Preemption:
 
   def __init__(self):
     self._asked = False
+    self._calls = 0
     if jax.process_count() == 1:
       # A pod's runtime has its own handler, read at the sync point below.
       signal.signal(signal.SIGTERM, self._ask)
@@ -89,7 +90,10 @@ class Preemption:
     del signum, frame
     self._asked = True
 
-  def reached(self, step):
+  def reached(self):
+    """Whether to leave now; asked equally often on all hosts."""
     if jax.process_count() == 1:
       return self._asked
-    return multihost_utils.reached_preemption_sync_point(step)
+    # Consecutive numbers, where steps may be several at a time.
+    self._calls += 1
+    return multihost_utils.reached_preemption_sync_point(self._calls)

@@ -41,6 +41,7 @@ def _distil():
     jax.distributed.initialize()
   workdir = runs.folder(_WORKDIR.value)
   _check_writable(epath.Path(workdir))
+  _keep_programs(f'{workdir}/compiled')
 
   import tensorflow as tf
   tf.config.set_visible_devices([], 'GPU')
@@ -70,6 +71,16 @@ def _check_writable(workdir):
   except OSError as error:
     raise ValueError(f'Cannot write to --workdir={workdir}: {error.strerror}. '
                      'Choose another folder.') from error
+
+
+def _keep_programs(folder):
+  """Has JAX keep compiled programs, for a resumed run, unless told where.
+
+  JAX_COMPILATION_CACHE_DIR says where else, JAX_ENABLE_COMPILATION_CACHE=0 that
+  nowhere. A gs:// folder will do.
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', folder)
 
 
 def main(argv):

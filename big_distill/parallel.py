@@ -95,12 +95,18 @@ def prefetch(batches, size=2):
       yield batch
 
 
-def check_batch(batch_size, group=1):
-  """Raises ValueError unless a global batch splits into whole groups."""
+def check_batch(batch_size, group=1, parts=1):
+  """Raises ValueError unless a global batch splits into whole groups.
+
+  So many `parts` of each device's share consist of whole groups, too.
+  """
   hosts, devices = jax.process_count(), jax.device_count()
-  if batch_size % (devices * group) or batch_size < 1:
-    each = f', in mixup groups of {group}' if group > 1 else ''
-    step = devices * group
+  if parts < 1:
+    raise ValueError(f'accumulate={parts}: a batch has at least one part.')
+  step = devices * parts * group
+  if batch_size % step or batch_size < 1:
+    each = f', in accumulate={parts} parts' if parts > 1 else ''
+    each += f', in mixup groups of {group}' if group > 1 else ''
     below, above = batch_size // step * step, -(-batch_size // step) * step
     near = ' or '.join(str(n) for n in sorted({below, above}) if n > 0)
     raise ValueError(

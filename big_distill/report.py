@@ -15,6 +15,8 @@ def introduce(stage, workdir, start):
                jax.devices()[0].device_kind, h)
   logging.info('Images: %s, %d examples, %d classes.', stage.source.title, n,
                len(stage.source.classes))
+  if stage.source.resident:
+    logging.info('Every device holds all images, and renders them.')
   logging.info('Batch: %d = %d hosts x %d devices x %d examples.',
                stage.batch_size, h, d // h, stage.batch_size // d)
   logging.info('Steps: %d = %.4g epochs of %.4g steps; %s.', stage.total,
@@ -33,9 +35,9 @@ def first_batch(batches):
   """Passes batches on; of the first one, logs what models will see."""
   for i, batch in enumerate(batches):
     if i == 0:
-      for view, pixels in batch['views'].items():
-        logging.info('First batch: %s: %s%s', view, pixels.dtype,
-                     list(pixels.shape))
+      for kind in ('views', 'boxes'):
+        for view, x in batch.get(kind, {}).items():
+          logging.info('First batch: %s: %s%s', view, x.dtype, list(x.shape))
     yield batch
 
 

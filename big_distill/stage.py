@@ -12,12 +12,14 @@ from absl import logging
 import jax
 
 from big_distill import checkpoint
+from big_distill import dispatch
 from big_distill import exams
 from big_distill import losses
 from big_distill import optim
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import registry
+from big_distill import render
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
@@ -28,7 +30,8 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
     'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
-    'checkpoints', 'layout')
+    'checkpoints', 'layout', 'steps_per_call',
+    'accumulate')
 
 
 class Cast(NamedTuple):
@@ -70,8 +73,9 @@ class Stage(NamedTuple):
   source: Any
   state: steps.State
   lesson: steps.Lesson
-  step: Callable  # lesson.step, pmapped: State is donated.
-  batches: Callable  # start -> host batches of steps start, start + 1, ...
+  step: Callable  # One call of lesson.step, pmapped: State is donated.
+  ends: Callable  # start -> the last steps of calls from there.
+  batches: Callable  # start -> host batches of these calls.
   evaluate: Callable  # (step, student params, teachers' params) -> metrics due
   open_checkpoints: Callable
   batch_size: int
@@ -92,14 +96,18 @@ def set_stage(config, data):
   mode = views.mode(config['mode'])
   mix = registry.bind(steps.mixup, **config.get('mixup', {}))
   group = mix.keywords.get('group', 8) if mode.mixup else 1
-  parallel.check_batch(batch_size, group)
+  accumulate = config.get('accumulate', 1)
+  parallel.check_batch(batch_size, group, accumulate)
   loss = losses.make(**config.get('loss', {}))
   host = (jax.process_index(), jax.process_count())
   crops = {**config.get('crops', {}), 'host': host}
-  train_batches = registry.bind(data.train_batches, **crops)
   eval_batches = registry.bind(data.eval_batches, **crops)
   load = _loader(data.load)
   source = load(config['data'])
+  per_call = config.get('steps_per_call', 1)
+  if per_call < 1 or per_call > 1 and not source.resident:
+    raise ValueError(f'steps_per_call={per_call}: a call takes one step, or '
+                     'several with data.resident=True.')
 
   durations = Durations(batch_size, source.num_examples)
   total = durations.pop(config, 'total')
@@ -125,27 +133,57 @@ def set_stage(config, data):
   lesson = steps.Lesson(
       cast.learn, cast.sees, teachers, tx, lr, cast.num_classes, loss,
       config.get('combine', 'logits'), mix if mode.mixup else None, seed,
-      labelled=len(source.classes) == cast.num_classes)
-  shown = {cast.sees, *(teacher.sees for teacher in teachers
-                        if isinstance(teacher.sees, views.View))}
+      labelled=len(source.classes) == cast.num_classes, accumulate=accumulate)
+  shown = sorted({cast.sees, *(teacher.sees for teacher in teachers
+                               if isinstance(teacher.sees, views.View))},
+                 key=str)
   recordings = {
       teacher.name: recorded.read(teacher.recording, recorded.manifest(
           teacher, source, mode, seed, **config.get('crops', {})))
       for teacher in cast.teachers if teacher.recording}
 
+  ends = functools.partial(
+      dispatch.ends, total=total, most=per_call,
+      periods=[log_every, save_every, *(exam.every for exam in held)])
+  if source.resident:
+    step, train_batches = _resident(lesson, shown, data, source, crops,
+                                    per_call)
+  else:
+    step = parallel.pmap(lesson.step, donate=(0,))
+    train_batches = registry.bind(data.train_batches, **crops)
+
   def batches(start):
-    return recorded.attach(
-        train_batches(source, sorted(shown, key=str), batch_size, seed, start,
-                      total), recordings)
+    single = recorded.attach(
+        train_batches(source, shown, batch_size, seed, start, total),
+        recordings)
+    if per_call == 1:
+      return single
+    return dispatch.group(single, start, ends(start), per_call)
 
   return Stage(
-      cast, mode, source, steps.init_state(cast.params, tx), lesson,
-      step=parallel.pmap(lesson.step, donate=(0,)), batches=batches,
+      cast, mode, source, steps.init_state(cast.params, tx), lesson, step=step,
+      ends=ends, batches=batches,
       evaluate=exams.make_evaluate(
           held, cast, lesson.combine, total, functools.partial(
               eval_batches, batch_size=batch_size, seed=seed)),
       open_checkpoints=open_checkpoints, batch_size=batch_size, total=total,
       log_every=log_every, save_every=save_every, layout=layout)
+
+
+def _resident(lesson, shown, data, source, crops, per_call):
+  """(step of calls, train_batches) where devices hold the images."""
+  held = data.hold(source)
+  images = parallel.replicate(held[0])
+
+  def step(state, teachers, batch, images):
+    shows = render.views(images, batch['index'], batch['boxes'], shown)
+    return lesson.step(state, teachers, {**batch, 'views': shows})
+
+  if per_call > 1:
+    step = dispatch.repeat(step)
+  step = parallel.pmap(step, donate=(0,))
+  return (lambda state, teachers, call: step(state, teachers, call, images),
+          registry.bind(data.train_boxes, held=held, **crops))
 
 
 def _loader(load):

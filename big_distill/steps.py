@@ -57,6 +57,30 @@ def mixup(seen, rng, group=8, alpha=1.):
   return jax.tree.map(blend, seen)
 
 
+def in_parts(function, parts):
+  """function(batch) -> (means, rows [b, ...]), on so many parts in turn.
+
+  Means are averaged over the parts, rows laid one after another.
+  """
+  if parts == 1:
+    return function
+
+  def run(batch):
+    batch = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    means = jax.eval_shape(function, jax.tree.map(lambda x: x[0], batch))[0]
+
+    def add(total, part):
+      means, rows = function(part)
+      return jax.tree.map(jnp.add, total, means), rows
+
+    total, rows = jax.lax.scan(
+        add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), means), batch)
+    return (jax.tree.map(lambda x: x / parts, total),
+            jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows))
+
+  return run
+
+
 @dataclasses.dataclass(frozen=True)
 class Lesson:
   """One training step, in the order it happens: see, teach, learn, update.
@@ -67,6 +91,9 @@ class Lesson:
   loss: (student logits, target log-probs) [b, c] -> [b].
   mix: a function like `mixup`, or None. lr: step -> learning rate, for the log.
   labelled: whether to log task losses, which nobody learns from.
+  accumulate: into how many parts a device's batch falls, for less memory. The
+    parts' gradients make that of the batch; but BatchNorm's moments are those
+    of a part, on all devices, and its averages move to the mean of the parts'.
   """
   student: Callable
   sees: Any
@@ -79,6 +106,7 @@ class Lesson:
   mix: Callable | None = None
   seed: int = 0
   labelled: bool = True
+  accumulate: int = 1
 
   def see(self, step, batch):
     """What can be seen of a batch; the zero vector where a label is unknown."""
@@ -99,13 +127,12 @@ class Lesson:
     return jax.lax.stop_gradient(target)
 
   def learn(self, params, target, seen):
-    """((loss, (logits, averages)), gradients meant over devices)."""
+    """((loss, (logits, averages)), gradients), of this device's examples."""
     def loss_of(params):
       logits, averages = self.student(params, seen[str(self.sees)])
       return jnp.mean(self.loss(logits, target)), (logits, averages)
 
-    value, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-    return value, parallel.mean(grads)
+    return jax.value_and_grad(loss_of, has_aux=True)(params)
 
   def update(self, state, grads, averages):
     """(the next State, what was added to the parameters)."""
@@ -116,15 +143,21 @@ class Lesson:
 
   def step(self, state, teacher_params, batch):
     """State, teachers' params, batch -> next State, scalars. For pmap."""
-    seen = self.see(state.step, batch)
-    target = self.teach(teacher_params, seen)
-    (loss, (logits, averages)), grads = self.learn(state.params, target, seen)
+    def study(batch):
+      seen = self.see(state.step, batch)
+      target = self.teach(teacher_params, seen)
+      (loss, (logits, averages)), grads = self.learn(state.params, target, seen)
+      return (loss, grads, averages), (logits, target, seen[teaching.LABELS])
+
+    (loss, grads, averages), (logits, target, labels) = in_parts(
+        study, self.accumulate)(batch)
+    grads = parallel.mean(grads)
     after, updates = self.update(state, grads, averages)
 
     scalars = {'loss': loss, 'entropy_student': losses.entropy(logits).mean(),
                'entropy_teacher': losses.entropy(target).mean()}
     if self.labelled:
-      labels = jnp.log(seen[teaching.LABELS])
+      labels = jnp.log(labels)
       scalars['task_loss_student'] = losses.xent(logits, labels).mean()
       scalars['task_loss_teacher'] = losses.xent(target, labels).mean()
     scalars = parallel.mean(scalars)

@@ -17,8 +17,8 @@ from big_distill.durations import due
 def train(config, workdir, data, writer):
   """Distils as `config` says; returns report.result, or None if preempted.
 
-  `data` has load, train_batches and eval_batches (input/pipeline.py); `writer`
-  keeps metrics (writers.py). Resumes from the newest checkpoint in workdir,
+  `data` has the functions of input/pipeline.py; `writer` keeps metrics
+  (writers.py). Resumes from the newest checkpoint in workdir,
   and writes student.npz there at the end.
   """
   preemption = checkpoint.Preemption()
@@ -40,15 +40,15 @@ def train(config, workdir, data, writer):
 
   # Anything that moves to a device in here without being asked to is a bug.
   with jax.transfer_guard('disallow'):
-    for step, batch in enumerate(batches, start + 1):
+    for call, (step, batch) in enumerate(zip(stage.ends(start), batches)):
       state, scalars = stage.step(state, teachers, batch)
-      if step == start + 1:
+      if call == 0:
         jax.block_until_ready(scalars)
-        logging.info('First step: %.1f s, most of it compilation.',
+        logging.info('First step: %.1f s, compilation included.',
                      time.monotonic() - began)
         pace.reset(step)
 
-      leaving = preemption.reached(step)
+      leaving = preemption.reached()
       saving = leaving or due(step, stage.save_every, total)
       logs = due(step, stage.log_every, total)
       if logs or saving:

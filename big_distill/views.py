@@ -26,6 +26,11 @@ CROPS = {  # Does it throw a die?
     'inception': True,  # 5 to 100 % of the area, aspect 3/4 to 4/3, anywhere.
 }
 
+# big_vision resizes inception crops bilinearly without antialiasing, and whole
+# images, whose pixels all count, by area.
+METHODS = {'inception': 'bilinear', 'random': 'area', 'central': 'area',
+           'window': 'bilinear', 'squash': 'area'}
+
 # Share of a side that central, random and window keep. big_vision evaluates 224
 # px after resizing to 256; the small datasets at 128 px after 160, that is 0.8.
 # The paper does not define its mild random crop: this is our reading. `window`

@@ -114,6 +114,8 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
     c.total_epochs = epochs
   c.batch_size = 512
   c.log_steps = 100
+  c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = images(arg, name=splits['name'], split=splits['train'])
@@ -143,7 +145,8 @@ def images(arg, **own):
   images='food101', 'folder:PATH', or several with whole weights:
   'food101*3+imagenet'. Their labels are left out: they are of other classes.
   """
-  section = dict(data_dir=arg.data_dir, cache='encoded', corrupt='stop')
+  section = dict(data_dir=arg.data_dir, cache='encoded', corrupt='stop',
+                 resident=False)
   if not arg.images:
     return dict(own, **section)
   parts = []

@@ -47,10 +47,13 @@ def get_config(arg=None):
   c.total_steps = steps
   c.batch_size = 512
   c.log_steps = 50
+  c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = dict(name=data['name'], split=data['train'], data_dir=arg.data_dir,
-                cache='none' if arg.dataset == 'imagenet' else 'encoded')
+                cache='none' if arg.dataset == 'imagenet' else 'encoded',
+                resident=False)
   c.crops = dict(fraction=fraction)
   c.mode = dict(student=crop, teacher=crop, mixup=bool(alpha))
   c.mixup = dict(group=8, alpha=alpha or 1.)

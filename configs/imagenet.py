@@ -90,6 +90,8 @@ def get_config(arg=None):
   c.total_epochs = arg.epochs
   c.batch_size = 4096
   c.log_steps = 50
+  c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = common.images(arg, name='imagenet2012', split=splits['train'])

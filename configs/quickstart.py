@@ -25,10 +25,12 @@ def get_config(arg=None):
   c.total_epochs = arg.epochs
   c.batch_size = 64
   c.log_percent = 1
+  c.steps_per_call = 1  # More with data.resident, for models that step fast.
+  c.accumulate = 1  # More, to compute a large batch in parts.
   c.layout = 'big_vision'  # Of student.npz; or 'big_transfer'.
 
   c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded',
-                corrupt='stop')
+                corrupt='stop', resident=False)
   c.mode = arg.mode
   c.mixup = dict(group=8)
   c.student = dict(family='bit', depth=(1, 1, 1), width=0.375, size=48,

@@ -23,10 +23,12 @@ def get_config(arg=None):
   c.total_epochs = arg.epochs
   c.batch_size = 64
   c.log_percent = 1
+  c.steps_per_call = 1
+  c.accumulate = 1
   c.layout = 'big_vision'
 
   c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded',
-                corrupt='stop')
+                corrupt='stop', resident=False)
   c.mode = arg.mode
   c.mixup = dict(group=8)
   c.student = dict(family='bit', depth=(2, 2, 2), width=0.75, size=48,

@@ -132,6 +132,10 @@ def set_tiny(**changes):
     ({'mixup.groups': 4}, 'did you mean group'),
     ({'checkpoints.keeep': 4}, 'did you mean keep'),
     ({'batch_size': 30}, '30 / 32 = 0.9375. Nearest that do: 32'),
+    ({'accumulate': 3}, r'in accumulate=3 parts, .* Nearest that do: 96'),
+    ({'accumulate': 0}, 'at least one part'),
+    ({'student.remta': True}, 'did you mean remat'),
+    ({'steps_per_call': 2}, 'with data.resident=True'),
     ({'evals.student.view': 'centre'}, 'did you mean central'),
     ({'layout': 'bigvision'}, 'did you mean big_vision')])
 def test_a_misspelling_is_named_with_its_neighbour(changes, message):

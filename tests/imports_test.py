@@ -1,9 +1,12 @@
 """TensorFlow stays in input/, writers.py and main.py."""
 
+import os
 import pathlib
 import pkgutil
 import subprocess
 import sys
+
+import pytest
 
 import big_distill
 
@@ -22,6 +25,21 @@ def test_everything_else_imports_without_tensorflow():
           f'for name in {modules}:\n'
           '  importlib.import_module(name)\n')
   subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.parametrize('env, folder', [
+    ({}, 'DIR/compiled'), ({'JAX_COMPILATION_CACHE_DIR': 'MINE'}, 'MINE')])
+def test_a_command_starts_soon_and_keeps_its_programs(env, folder):
+  """In the workdir, or where the user has JAX keep them; in seconds of CPU."""
+  code = ('import sys, time, jax\n'
+          'from big_distill import main\n'
+          "assert 'tensorflow' not in sys.modules\n"
+          "main._keep_programs('DIR/compiled')\n"
+          'print(time.process_time(), jax.config.jax_compilation_cache_dir)')
+  ran = subprocess.run([sys.executable, '-c', code], check=True, text=True,
+                       capture_output=True, env={**os.environ, **env})
+  seconds, kept = ran.stdout.split()
+  assert float(seconds) < 2 and kept == folder
 
 
 def test_only_parallel_knows_the_device_axis():

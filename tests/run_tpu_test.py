@@ -128,7 +128,9 @@ class Simulation:
     return subprocess.Popen(
         [self.checkout / 'run_tpu.sh', *needed, '--pause=0', *args], env=env,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True)
+        start_new_session=True,
+        # A shell cannot trap what it inherits as ignored, as in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
   def run(self, *args, **kwargs):
     """(exit code, stdout, stderr) of run_tpu.sh, run to its end."""

@@ -142,6 +142,38 @@ def test_one_device_and_four_take_the_same_step(monkeypatch):
   np.testing.assert_allclose(one, many, atol=1e-6)
 
 
+@pytest.mark.parametrize('parts', [2, 4])
+def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
+  (whole, _, want), (state, _, got) = (
+      run(3, b=4 * B, mix=steps.mixup, accumulate=k) for k in (1, parts))
+  # Sums over the batch associate differently.
+  np.testing.assert_allclose(state.params['kernel'], whole.params['kernel'],
+                             atol=1e-6)
+  want, got = parallel.first(want), parallel.first(got)
+  assert want.keys() == got.keys()
+  for name in want:
+    np.testing.assert_allclose(got[name], want[name], rtol=1e-4, err_msg=name)
+
+
+def test_averages_move_to_the_mean_of_the_parts():
+  tx, lr = optim.make(100, lr=.01)
+
+  def student(params, images):
+    # Of each part it is the square of a mean: no mean over the whole batch.
+    moment = jnp.square(parallel.mean(jnp.mean(images)))
+    return linear(params, images), {'moment': moment}
+
+  lesson = steps.Lesson(student, VIEW, (teacher(),), tx, lr, C, accumulate=2)
+  start = steps.init_state({**params(0), 'moment': jnp.zeros([])}, tx)
+  state, _ = parallel.pmap(lesson.step)(
+      parallel.replicate(start), parallel.replicate([params(7)]),
+      parallel.split(batch()))
+  x = batch()['views'][str(VIEW)].reshape(4, 2, -1) / 127.5 - 1
+  want = np.square(x.mean(axis=(0, 2))).mean()
+  np.testing.assert_allclose(state.params['moment'], want, rtol=1e-3)
+  assert abs(np.square(x.mean()) / want - 1) > .01
+
+
 def test_labels_are_a_teacher():
   """With labels the loss is the task loss, in the same step."""
   labels = teaching.load('labels', labels=True, num_classes=C)

@@ -82,6 +82,10 @@ def test_a_run_leaves_its_curves_for_tensorboard(whole):
   assert list((whole[0] / 'tensorboard').glob('events*'))
 
 
+def test_a_run_leaves_its_compiled_programs_for_the_next_start(whole):
+  assert list((whole[0] / 'compiled').glob('jit*'))
+
+
 def test_a_saved_student_answers_as_it_did_in_training(whole):
   import big_distill
   from big_distill import evaluate

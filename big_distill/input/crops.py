@@ -13,12 +13,6 @@ from big_distill import views
 INCEPTION_AREA = (0.05, 1.0)
 INCEPTION_ASPECT = (0.75, 1.33)
 
-# big_vision resizes inception crops bilinearly without antialiasing, and whole
-# images, whose pixels all count, by area.
-METHODS = {'inception': 'bilinear', 'random': 'area', 'central': 'area',
-           'window': 'bilinear', 'squash': 'area'}
-
-
 # libjpeg interpolates halved colour channels from left and right neighbours:
 # the edge of a window lacks one, and very narrow windows go without. With 4
 # columns to spare we saw the pixels of the whole in all windows; not with 1.
@@ -66,7 +60,7 @@ def box(view, shape, die, fraction=views.FRACTION):
 
 def resize(window, view, flip):
   """Pixels of a box -> uint8 [size, size, 3]; fractions are cut off."""
-  pixels = tf.image.resize(window, [view.size] * 2, METHODS[view.crop])
+  pixels = tf.image.resize(window, [view.size] * 2, views.METHODS[view.crop])
   pixels = tf.cast(pixels, tf.uint8)
   # Far faster than pixels[:, ::-1]: reversal of RGB is a case of its own.
   return tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
@@ -107,6 +101,18 @@ def is_whole_jpeg(encoded):
   end = tf.maximum(tf.strings.length(encoded) - 2, 0)
   end = tf.strings.substr(encoded, end, 2)
   return tf.io.is_jpeg(encoded) & (end == b'\xff\xd9')
+
+
+def boxes(shown, shape, seed, epoch, index, fraction=views.FRACTION):
+  """What `render` cuts out of an image of int32 shape [3], for render.py.
+
+  {str(region): int32 [5]}: a box, and 1 where it is flipped.
+  """
+  result = {}
+  for region in sorted({view.region for view in shown}, key=str):
+    frame, flip = box(region, shape, die(seed, epoch, index, region), fraction)
+    result[str(region)] = tf.concat([frame, [tf.cast(flip, tf.int32)]], axis=0)
+  return result
 
 
 def render(image, shown, seed, epoch, index, fraction=views.FRACTION):

@@ -14,7 +14,7 @@ from big_distill import views as views_lib
 from big_distill.input import crops
 from big_distill.input import sources
 
-load = sources.load
+load, hold = sources.load, sources.hold
 
 
 def example_of(number, parts, seed):
@@ -57,8 +57,28 @@ def train_batches(source, views, batch_size, seed, start, stop, *,
   def example(number):
     return *example_of(number, source.parts, seed), {}
 
-  return _batches(source, views, batch_size, seed, start, stop, fraction, host,
-                  example)
+  return _batches(source, batch_size, start, stop, host, example,
+                  _shows(source, views, seed, fraction))
+
+
+def train_boxes(source, views, batch_size, seed, start, stop, *, held,
+                fraction=views_lib.FRACTION, host=(0, 1)):
+  """As train_batches, with 'boxes' of views in place of their pixels.
+
+  {region: int32 [b, 5]}, see crops.boxes. `held` is what sources.hold returns.
+  """
+  images, labels = held
+  sizes, labels = tf.constant(images.sizes), tf.constant(labels)
+
+  def example(number):
+    return *example_of(number, source.parts, seed), {}
+
+  def show(epoch, index):
+    shape = tf.concat([sizes[index], [3]], axis=0)
+    return {'label': labels[index], 'boxes': crops.boxes(
+        views, shape, seed, epoch, index, fraction)}
+
+  return _batches(source, batch_size, start, stop, host, example, show)
 
 
 def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION,
@@ -74,8 +94,8 @@ def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION
     return (tf.constant(0, tf.int64), tf.minimum(number, n - 1),
             {'mask': tf.cast(number < n, tf.float32)})
 
-  return _batches(source, views, batch_size, seed, 0, -(-n // batch_size),
-                  fraction, host, example)
+  return _batches(source, batch_size, 0, -(-n // batch_size), host, example,
+                  _shows(source, views, seed, fraction))
 
 
 def vote_batches(source, view, batch_size, seed, first, last, votes, *,
@@ -92,12 +112,20 @@ def vote_batches(source, view, batch_size, seed, first, last, votes, *,
     return (place % votes, first + place // votes,
             {'mask': tf.cast(number < count, tf.float32)})
 
-  return _batches(source, [view], batch_size, seed, 0, -(-count // batch_size),
-                  fraction, host, example)
+  return _batches(source, batch_size, 0, -(-count // batch_size), host, example,
+                  _shows(source, [view], seed, fraction))
 
 
-def _batches(source, views, batch_size, seed, start, stop, fraction, host,
-             example):
+def _shows(source, views, seed, fraction):
+  """(epoch, index) -> the label and the views of an example."""
+  def show(epoch, index):
+    image, label = source.fetch(index)
+    return {'label': label, 'views': crops.render(image, views, seed, epoch,
+                                                  index, fraction)}
+  return show
+
+
+def _batches(source, batch_size, start, stop, host, example, show):
   """Batches; `example` is number -> epoch, index, further values."""
   place, hosts = host
   if batch_size % hosts:
@@ -110,9 +138,7 @@ def _batches(source, views, batch_size, seed, start, stop, fraction, host,
 
   def render(i):
     epoch, index, further = example(number_of(i))
-    image, label = source.fetch(index)
-    shown = crops.render(image, views, seed, epoch, index, fraction)
-    return {'label': label, 'index': index, 'views': shown, **further}
+    return {'index': index, **show(epoch, index), **further}
 
   dataset = tf.data.Dataset.range(start * share, stop * share)
   dataset = dataset.map(render, tf.data.AUTOTUNE, deterministic=True)

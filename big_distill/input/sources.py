@@ -19,6 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from big_distill import registry
+from big_distill import render
 from big_distill.input import crops
 from big_distill.input import folders
 
@@ -36,6 +37,7 @@ class Source(NamedTuple):
   classes: names of the classes, empty where there are no labels.
   parts: (number of examples, weight) of the datasets that make up a mixture,
     in order of index; a single dataset is one part.
+  resident: whether devices are to hold its images (see `hold`).
   """
   title: str
   num_examples: int
@@ -43,22 +45,26 @@ class Source(NamedTuple):
   fetch: Callable
   name: Callable
   parts: tuple[tuple[int, int], ...]
+  resident: bool = False
 
 
 def load(name=None, split='train', data_dir=None, cache='encoded',
-         corrupt='stop', label='label', parts=None):
+         corrupt='stop', label='label', parts=None, resident=False):
   """Opens `name` ('caltech12', 'folder:PATH') and keeps what `cache` says.
 
   `label` is the feature that labels are in; label=None leaves them out, since
   they mean nothing to a student of other classes. `parts`, in place of name, is
-  a mixture: {any: {'name': ..., 'weight': a whole number, and so on}}.
+  a mixture: {any: {'name': ..., 'weight': a whole number, and so on}}. With
+  `resident`, training renders on devices that hold all images; the cache then
+  serves whoever fetches, so that 'none' is best.
   """
   if bool(name) == bool(parts):
     raise ValueError('Data is either one name or several parts; given: '
                      f'name={name!r}, parts={parts!r}.')
   if parts:
     common = dict(split=split, data_dir=data_dir, cache=cache, corrupt=corrupt)
-    return _mix([{**common, **part} for part in parts.values()])
+    return _mix([{**common, **part} for part in parts.values()])._replace(
+        resident=resident)
   registry.check('cache', cache, CACHES)
   registry.check("answer to 'corrupt'", corrupt, ON_CORRUPT)
   if name.startswith('folder:'):
@@ -69,6 +75,7 @@ def load(name=None, split='train', data_dir=None, cache='encoded',
     source = source._replace(classes=(), fetch=_without_label(source.fetch))
   if not source.num_examples:
     raise ValueError(f'The split {source.title} is empty.')
+  source = source._replace(resident=resident)
   if corrupt == 'skip':
     source = _without_corrupt(source)
   return {'encoded': _keep_encoded, 'decoded': _keep_decoded,
@@ -214,20 +221,42 @@ def _folder(path, split):
                 lambda i: found.files[i], ((len(found.files), 1),))
 
 
-def _read_all(source, then):
-  """then(image) and label of every example, in order: two constants."""
+def _examples(source, then):
+  """Yields (then(image), label) of every example, in order, as numpy."""
   def fetch(index):
     image, label = source.fetch(index)
     return then(image), label
   dataset = tf.data.Dataset.range(source.num_examples)
   dataset = dataset.map(fetch, tf.data.AUTOTUNE, deterministic=True)
-  examples = []
+  count = 0
   try:
-    for example in dataset.as_numpy_iterator():
-      examples.append(example)
+    for count, example in enumerate(dataset.as_numpy_iterator(), 1):
+      yield example
   except tf.errors.OpError as error:
-    raise blame(source, [len(examples)], error) from error
-  images, labels = zip(*examples)
+    raise blame(source, [count], error) from error
+
+
+def hold(source):
+  """All its images, decoded, for devices to hold: (render.Images, labels)."""
+  def pixels(image):
+    return crops.decode(image) if image.dtype == tf.string else image
+
+  images, labels, size = [], [], 0
+  for image, label in _examples(source, pixels):
+    images.append(image), labels.append(label)
+    size += image.nbytes
+    if size > render.LIMIT:
+      raise ValueError(
+          f'{source.title} is too large for data.resident=True: the first '
+          f'{len(images)} of its {source.num_examples} images fill '
+          f'{render.LIMIT / 2**30:.0f} GiB. Leave it False, or take a smaller '
+          'split.')
+  return render.pack(images), np.asarray(labels)
+
+
+def _read_all(source, then):
+  """then(image) and label of every example, in order: two constants."""
+  images, labels = zip(*_examples(source, then))
   return tf.constant(images, tf.string), tf.constant(labels)
 
 

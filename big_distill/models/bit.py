@@ -120,11 +120,13 @@ class Block(nn.Module):
   mid: int
   stride: int
   folded: bool
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x):
+    unit = nn.remat(Unit) if self.remat else Unit
     for j in range(self.count):
-      x = Unit(self.mid, self.stride if j == 0 else 1, self.folded,
+      x = unit(self.mid, self.stride if j == 0 else 1, self.folded,
                name=f'unit{j + 1:02d}')(x)
     return x
 
@@ -146,13 +148,15 @@ class Model(nn.Module):
   `out` names the intermediates: 'stem', 'block1'..., 'pre_logits' [b, f] and
   'logits'. `dtype` is the precision of activations and of the kernels that
   meet them; parameters and moments stay float32. With `folded`, kernels are
-  taken as already standardised (see `fold`).
+  taken as already standardised (see `fold`). With `remat`, the backward pass
+  computes each unit anew from its input: same values, less memory, more time.
   """
   num_classes: int
   depth: int | Sequence[int] = 50
   width: float = 1
   dtype: Any = jnp.float32
   folded: bool = False
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images, train=False):
@@ -163,7 +167,7 @@ class Model(nn.Module):
     x = out['stem'] = root(images.astype(self.dtype))
     for i, count in enumerate(units(self.depth)):
       block = Block(count, features * 2**i, 1 if i == 0 else 2, self.folded,
-                    name=f'block{i + 1}')
+                    self.remat, name=f'block{i + 1}')
       x = out[f'block{i + 1}'] = block(x)
 
     x = nn.relu(layers.GroupNorm(GROUPS, name='norm-pre-head')(x))

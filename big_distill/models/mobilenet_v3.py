@@ -147,7 +147,8 @@ class Model(nn.Module):
   [b, f] and 'logits'. `variant` is large or small, `norm` is gn or bn; for the
   latter see layers.BatchNorm. `dtype` is the precision of activations and of
   the kernels that meet them; parameters and moments stay float32. With
-  `folded`, parameters are those that `fold` returns.
+  `folded`, parameters are those that `fold` returns. With `remat`, the backward
+  pass computes each block anew from its input: same values, less memory.
   """
   num_classes: int
   variant: str = 'large'
@@ -155,6 +156,7 @@ class Model(nn.Module):
   width: float = 1.
   dtype: Any = jnp.float32
   folded: bool = False
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images, train=False):
@@ -165,8 +167,9 @@ class Model(nn.Module):
     x = images.astype(self.dtype)
     x = out['stem'] = conv(make_divisible(16 * self.width), 3, 2,
                            nn.hard_swish, name='stem')(x)
+    block = nn.remat(Block) if self.remat else Block
     for i, row in enumerate(rows, 1):
-      x = out[f'block{i:02d}'] = Block(conv, row, name=f'block{i:02d}')(x)
+      x = out[f'block{i:02d}'] = block(conv, row, name=f'block{i:02d}')(x)
     x = out['top'] = conv(6 * x.shape[-1], act=nn.hard_swish, name='top')(x)
 
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -119,13 +119,14 @@ class Encoder(nn.Module):
   """Blocks, each of whose results is named, and a last norm."""
   shape: Shape
   dtype: Any
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x):
-    out = {}
+    out, block = {}, nn.remat(EncoderBlock) if self.remat else EncoderBlock
     for i in range(self.shape.depth):
       name = f'encoderblock_{i}'
-      x = out[name] = EncoderBlock(self.shape, self.dtype, name=name)(x)
+      x = out[name] = block(self.shape, self.dtype, name=name)(x)
     out['encoder_norm'] = layer_norm('encoder_norm', self.dtype)(x)
     return out['encoder_norm'], out
 
@@ -156,7 +157,8 @@ class Model(nn.Module):
   `out` names the intermediates: 'stem' [b, h, w, f], 'encoderblock_0'...,
   'encoder_norm' [b, n, f], 'pre_logits' [b, f] and 'logits'. `dtype` is the
   precision of activations and of the kernels that meet them; parameters,
-  moments, softmax and the head stay float32.
+  moments, softmax and the head stay float32. With `remat`, the backward pass
+  computes each block anew from its input: same values, less memory, more time.
   """
   num_classes: int
   variant: str = 'S/16'
@@ -169,6 +171,7 @@ class Model(nn.Module):
   rep_size: int = 0
   dtype: Any = jnp.float32
   folded: bool = False
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images, train=False):
@@ -190,7 +193,7 @@ class Model(nn.Module):
       cls = self.param('cls', nn.initializers.zeros, (1, 1, f))
       cls = jnp.broadcast_to(cls.astype(self.dtype), (b, 1, f))
       x = jnp.concatenate([cls, x], axis=1)
-    x, out = Encoder(shape, self.dtype, name='Transformer')(x)
+    x, out = Encoder(shape, self.dtype, self.remat, name='Transformer')(x)
 
     if self.pool == 'map':
       x = MAPHead(shape, self.dtype, name='MAPHead_0')(x).astype(jnp.float32)

@@ -72,7 +72,7 @@ class Noise:
   def load(self, **options):
     del options  # Which images these would be makes no difference.
     return types.SimpleNamespace(title='noise', num_examples=10**6,
-                                 classes=self.classes)
+                                 classes=self.classes, resident=False)
 
   def train_batches(self, source, shown, batch_size, seed, start, stop, *,
                     host=(0, 1), **crops):
@@ -92,7 +92,8 @@ def parts(lesson):
     return lesson.teach(teacher_params, lesson.see(step, batch))
 
   def learn(step, params, target, batch):
-    return lesson.learn(params, target, lesson.see(step, batch))
+    value, grads = lesson.learn(params, target, lesson.see(step, batch))
+    return value, parallel.mean(grads)
 
   def update(state, grads):
     return lesson.update(state, grads, {})[0]

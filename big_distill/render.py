@@ -1,0 +1,120 @@
+"""Views rendered on the device, from images that it holds.
+
+A small dataset lies decoded in the memory of every device, one row of pixels
+after another, without padding. The host draws boxes (input/crops.py), a few
+bytes for each example; here they become the pixels that the host would have
+rendered: its boxes and flips exactly, its uint8 values to within 1. Either side
+rounds in its own order before it cuts fractions off, hence the 1.
+
+Resizing is separable and linear. Down a column it is a sum over few rows, which
+are read where they lie; along a row it is a product with a matrix.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from big_distill import views as views_lib
+
+LIMIT = 2**31 - 1  # Bytes: places of pixels are int32.
+
+# A value of 254.99999 was meant as 255 where the sum of weights is not quite 1.
+SLACK = 1e-3
+
+
+@flax.struct.dataclass
+class Images:
+  """n images of any sizes, [h, w, 3] each, as one array of bytes.
+
+  There are as many zeros behind the last image as the longest row has bytes.
+  """
+  pixels: jax.Array  # uint8 [bytes]
+  starts: jax.Array  # int32 [n], the place of the first pixel.
+  sizes: jax.Array  # int32 [n, 2], height and width.
+  tallest: int = flax.struct.field(pytree_node=False)
+  widest: int = flax.struct.field(pytree_node=False)
+
+
+def pack(images):
+  """uint8 arrays [h, w, 3] -> Images, on the host."""
+  sizes = np.asarray([image.shape[:2] for image in images], np.int32)
+  tallest, widest = map(int, sizes.max(axis=0))
+  ends = np.cumsum([image.size for image in images])
+  pixels = np.concatenate([*(image.ravel() for image in images),
+                           np.zeros(3 * widest, np.uint8)])
+  starts = np.asarray([0, *ends[:-1]], np.int32)
+  return Images(pixels, starts, sizes, tallest, widest)
+
+
+def views(images, index, boxes, shown):
+  """{str(view): uint8 [b, size, size, 3]} of examples, index [b].
+
+  boxes: {str(region): int32 [b, 5]}, as input/crops.boxes has them.
+  """
+  return {str(view): render(images, index, boxes[str(view.region)], view)
+          for view in shown}
+
+
+def render(images, index, boxes, view):
+  """Pixels of a view, as input/crops.render has them: uint8 [b, s, s, 3]."""
+  top, left, height, width, flip = boxes.T
+  first, weight = METHODS[views_lib.METHODS[view.crop]]
+  places = jnp.arange(view.size)
+  stride, reach = 3 * images.sizes[index, 1], 3 * images.widest
+  corner = images.starts[index] + top * stride + 3 * left
+  rows = first(places, height[:, None], view.size)  # [b, s]
+
+  def add(total, k):
+    begin = corner[:, None] + (rows + k) * stride[:, None]
+    # Rows below the box may be those of another image: their weight is 0.
+    read = jax.vmap(lambda at: jax.lax.dynamic_slice(
+        images.pixels, [at], [reach]))(begin.ravel())
+    share = weight(places, rows + k, height[:, None], view.size)
+    return total + share[..., None] * read.reshape(*begin.shape, reach), None
+
+  # An output row overlaps at most so many rows by area; two are interpolated.
+  count = (-(-images.tallest // view.size) + 1
+           if first is _first_by_area else 2)
+  total = jnp.zeros([len(index), view.size, reach], jnp.float32)
+  total, _ = jax.lax.scan(add, total, jnp.arange(count))
+
+  places = jnp.where(flip[:, None] == 1, places[::-1], places)
+  columns = weight(places[..., None], jnp.arange(images.widest),
+                   width[:, None, None], view.size)  # [b, s, w]
+  total = total.reshape(*total.shape[:2], images.widest, 3)
+  pixels = jnp.einsum('bhwc,bsw->bhsc', total, columns,
+                      precision=jax.lax.Precision.HIGHEST)
+  return jnp.floor(pixels + SLACK).astype(jnp.uint8)
+
+
+def _place(i, length, size):
+  """Where the centre of output i lies, in pixels of the box."""
+  scale = length.astype(jnp.float32) / size
+  return jnp.clip((i + .5) * scale - .5, 0, length - 1)
+
+
+def _first_bilinear(i, length, size):
+  return jnp.floor(_place(i, length, size)).astype(jnp.int32)
+
+
+def _weight_bilinear(i, pixel, length, size):
+  return jnp.maximum(1 - jnp.abs(_place(i, length, size) - pixel), 0)
+
+
+def _first_by_area(i, length, size):
+  return jnp.floor(i * (length.astype(jnp.float32) / size)).astype(jnp.int32)
+
+
+def _weight_by_area(i, pixel, length, size):
+  scale = length.astype(jnp.float32) / size
+  overlap = jnp.minimum((i + 1) * scale, pixel + 1) - jnp.maximum(
+      i * scale, pixel)
+  # Past the box there is nothing, whatever (i + 1) * scale is rounded to.
+  return jnp.where(pixel < length, jnp.maximum(overlap, 0) / scale, 0)
+
+
+METHODS = {  # The first pixel that counts for output i, and a pixel's weight.
+    'bilinear': (_first_bilinear, _weight_bilinear),
+    'area': (_first_by_area, _weight_by_area),
+}

@@ -1,0 +1,100 @@
+"""How fast a config trains, its images coming from the host or held by devices.
+
+  python -m big_distill.tools.feed --config=configs/quickstart.py
+
+Trains as `train` does, input and the copy to the devices included, but without
+evaluations and checkpoints: with views from the host, with data.resident=True,
+and with that and several steps per call. The ways take turns, so that what else
+the machine does falls on all alike; each is given as its median round.
+"""
+
+import statistics
+import sys
+import time
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+
+from big_distill import command
+from big_distill import parallel
+from big_distill import stage as stage_lib
+
+COUNTED = ('total', 'log')  # Durations of a config that a bench replaces.
+
+
+def variant(config, resident, per_call):
+  """The config, fed so, without an end and without interruptions."""
+  config = {key: value for key, value in config.items()
+            if key.split('_')[0] not in COUNTED}
+  return {**config, 'total_steps': 10**6, 'evals': {}, 'checkpoints': {},
+          'data': {**config['data'], 'resident': resident},
+          'steps_per_call': per_call}
+
+
+def trainer(stage):
+  """-> train(steps): takes that many steps, whole calls, and waits for them."""
+  state = parallel.replicate(stage.state)
+  teachers = parallel.replicate(stage.cast.teacher_params)
+  calls = zip(stage.ends(0), parallel.prefetch(stage.batches(0)))
+  end = 0
+
+  def train(steps):
+    nonlocal state, end
+    until = end + steps
+    with jax.transfer_guard('disallow'):
+      while end < until:
+        end, batch = next(calls)
+        state, scalars = stage.step(state, teachers, batch)
+    jax.block_until_ready(scalars)
+
+  return train
+
+
+def measure(config, data, per_call=8, steps=16, repeats=5):
+  """{(resident, steps per call): median images per second}."""
+  ways = [(False, 1), (True, 1), (True, per_call)]
+  trainers = {way: trainer(stage_lib.set_stage(variant(config, *way), data))
+              for way in ways}
+  seconds = {way: [] for way in ways}
+  for i in range(repeats + 1):
+    for way, train in trainers.items():
+      began = time.perf_counter()
+      train(steps)
+      if i:  # The first round compiles.
+        seconds[way].append(time.perf_counter() - began)
+  return {way: steps * config['batch_size'] / statistics.median(times)
+          for way, times in seconds.items()}
+
+
+def main(argv):
+  if len(argv) > 1:
+    sys.exit(f'Error: Unknown argument {argv[1]!r}.')
+  flag = flags.FLAGS
+  logging.set_verbosity(logging.WARNING)
+  import tensorflow as tf
+  tf.config.set_visible_devices([], 'GPU')
+  from big_distill.input import pipeline
+  steps = -(-flag.steps // flag.per_call) * flag.per_call
+  try:
+    rates = measure({**flag.config}, pipeline, flag.per_call, steps,
+                    flag.repeats)
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
+  print(f'{jax.device_count()} x {jax.devices()[0].device_kind}, batch '
+        f'{flag.config.batch_size}, median of {flag.repeats} rounds of {steps} '
+        'steps')
+  for (resident, count), rate in rates.items():
+    print(f'{"resident" if resident else "host":10}{count:3} steps per call'
+          f'{rate:12,.0f} images/s')
+
+
+if __name__ == '__main__':
+  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_integer('per_call', 8, 'Steps per call.', 1)
+  flags.DEFINE_integer('steps', 16, 'Steps per round, rounded up to calls.', 1)
+  flags.DEFINE_integer('repeats', 5, 'Rounds.', 1)
+  flags.mark_flags_as_required(['config'])
+  app.run(main, flags_parser=command.parse)
