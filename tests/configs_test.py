@@ -37,6 +37,7 @@ CHOICES = {
     'student': [*imagenet.STUDENTS], 'size': ['128', '224', '384'],
     'teacher': [*imagenet.TEACHERS, 'T384+T224'], 'evals': ['val', 'all'],
     'combine': ['probs'], 'depth': ['50'], 'width': ['1.'],
+    'steps': ['300'], 'lr': ['0.02'],
 }
 
 # What runs differ in: a student or teacher of its own, data, a schedule.
@@ -49,6 +50,7 @@ RUNS = [  # TODO families
     ('imagenet', 'teacher=labels,optim=sgd,mode=same/ic'),
     ('imagenet', 'optim=shampoo'),
     ('quickstart_teacher', ''),
+    ('optimizers', 'optim=soap'), ('optimizers_teacher', ''),
 ]
 
 
