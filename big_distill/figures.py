@@ -7,6 +7,7 @@ CSV beside a figure is all of it.
 import csv
 import dataclasses
 import itertools
+import re
 from typing import Any, NamedTuple
 
 from big_distill import views
@@ -14,7 +15,8 @@ from big_distill import views
 LOSS = 'train/loss'
 STEPS, EPOCHS, LENGTH, SOURCE = 'steps', 'epochs', 'total epochs', 'images'
 NAMES = {LOSS: 'Training loss (nats)', 'test/acc@1': 'Test accuracy (%)',
-         'student/acc@1': 'Student accuracy (%)', STEPS: 'Steps',
+         'student/acc@1': 'Student accuracy (%)',
+         'agree/kl': 'KL to the teacher (nats)', STEPS: 'Steps',
          EPOCHS: 'Epochs', LENGTH: 'Training length (epochs)',
          SOURCE: 'Training images'}
 
@@ -52,6 +54,10 @@ def _count(x, _=None):
     if x >= unit:
       return f'{x / unit:.3g}{sign}'
   return f'{x:.3g}'
+
+
+def _is_share(metric):
+  return bool(re.search(r'/(acc@|top)\d+$', metric))
 
 
 def steps(length):
@@ -116,7 +122,8 @@ def _draw_bars(axes, points, looks):
                   fmt='none', elinewidth=.8, capsize=2)
     for at, p in zip(x, group):
       axes.annotate(
-          f'{100 * p.y:.1f}', (at, p.high), (0, 2), ha='center', fontsize=6,
+          f'{100 * p.y:.1f}' if _is_share(p.y_of) else f'{p.y:.3g}',
+          (at, p.high), (0, 2), ha='center', fontsize=6,
           textcoords='offset points', path_effects=[
               patheffects.withStroke(linewidth=2, foreground='white')])
   crowded = sum(map(len, sources)) > 36
@@ -152,6 +159,13 @@ def _split(points, *fields):
   return list(groups.items())
 
 
+def _spans(panel, factor):
+  """Are the values of lines and dots that wide? Bars stand on zero."""
+  values = [p.y for p in panel.points]
+  return (all(p.style != 'bars' for p in panel.points) and min(values) > 0
+          and max(values) > factor * min(values))
+
+
 def draw(panels, stem):
   """Writes stem.png and stem.pdf."""
   import matplotlib
@@ -175,14 +189,14 @@ def draw(panels, stem):
       points = [p for p in panel.points if p.style == style]
       if points:
         of_style(axes, points, looks)
-    axes.set(xlabel=NAMES[panel.x], ylabel=NAMES[panel.y])
-    if panel.y == LOSS:
+    axes.set(xlabel=NAMES[panel.x], ylabel=NAMES.get(panel.y, panel.y))
+    if _is_share(panel.y):
+      axes.yaxis.set_major_formatter(lambda y, _: f'{100 * y:g}')
+    elif panel.y == LOSS or _spans(panel, 4):
       axes.set_yscale('log')
       axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
       axes.yaxis.set_major_formatter(lambda y, _: f'{y:g}')
       axes.yaxis.set_minor_locator(ticker.NullLocator())
-    else:
-      axes.yaxis.set_major_formatter(lambda y, _: f'{100 * y:g}')
     if panel.x == LENGTH:
       axes.set_xscale('log')
       lengths = sorted({p.x for p in panel.points if p.x != ''})

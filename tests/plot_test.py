@@ -132,6 +132,39 @@ def test_optimizers_against_steps_and_against_length(make, tmp_path):
               ('adam', '10', .5), ('shampoo', '10', .6), ('teacher', '', .9)]
 
 
+def test_a_metric_that_is_given_is_drawn_in_every_kind(make, tmp_path):
+  a, b = make('a', .5, 10), make('b', .25, 100)
+  for kind in plot.KINDS:
+    *_, table = plot.plot([a, b], kind, str(tmp_path / kind), 'val/acc@1')
+    with open(table) as file:
+      rows = [row for row in csv.DictReader(file)
+              if row['y_of'] != 'train/loss']
+    # A line across for the teacher's accuracy belongs to test accuracy alone.
+    assert {(row['y_of'], row['style'] == 'teacher') for row in rows} == {
+        ('val/acc@1', False)}
+    assert {.5, .25} <= {float(row['y']) for row in rows}
+  with pytest.raises(ValueError, match='has no agree/kl; it has'):
+    plot.plot([a], 'optimizers', str(tmp_path / 'fig'), 'agree/kl')
+
+
+def test_shares_are_percent_and_wide_ranges_logarithmic(tmp_path, monkeypatch):
+  from matplotlib import pyplot as plt
+  monkeypatch.setattr(plt, 'close', lambda figure: None)
+  def axis(metric, *values):
+    points = [figures.Point('steps', metric, 'line', 'a', 'a', i, y, y, y, 1)
+              for i, y in enumerate(values)]
+    figures.draw([figures.Panel('steps', metric, points)],
+                 str(tmp_path / 'fig'))
+    axes = plt.gca()
+    return axes.get_yscale(), axes.yaxis.get_major_formatter()(.5, None)
+  assert axis('student/acc@1', .01, .9) == ('linear', '50')
+  assert axis('agree/kl', .1, 1.) == ('log', '0.5')
+  assert axis('agree/kl', .4, .5)[0] == 'linear'
+  assert axis('agree/kl', 0., .5)[0] == 'linear'
+  monkeypatch.undo()
+  plt.close('all')
+
+
 def test_a_student_from_a_checkpoint_is_told_from_one_from_scratch(
     make, tmp_path):
   words = [make('a'), make('b', init='gs://models/BiT-M-R50x1.npz')]

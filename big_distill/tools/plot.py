@@ -13,6 +13,7 @@ Writes FILE.png, FILE.pdf, and FILE.csv, which holds the points that are drawn,
 with the values of metrics.jsonl. What a run was is read from its config.json;
 WORKDIR=LABEL calls it otherwise. Runs of one label and length are seeds of one
 thing: their mean is drawn, and the range from the least to the greatest.
+--metric=agree/kl draws that in the place of accuracy.
 
 A figure is a list of panels, a panel is points, and nothing else is drawn.
 """
@@ -154,15 +155,16 @@ def cloud(runs, metric, x_of):
 
 def _teachers(runs, x_of, metric):
   """A point without an x per accuracy of a teacher, which is a line across."""
-  values = dict.fromkeys(each.run.last(TEACHER) for each in runs)
+  values = dict.fromkeys(each.run.last(TEACHER) for each in runs
+                         if metric in ACCURACY)
   return [figures.Point(x_of, metric, 'teacher', 'teacher', '', '', value,
                         value, value, 1)
           for value in values if value is not None]
 
 
-def ends(runs):
-  """Final accuracy against the length of training."""
-  metric, points = _accuracy(runs), []
+def ends(runs, metric):
+  """The final value of a metric against the length of training."""
+  points = []
   groups = _groups(runs, lambda run: (_length(run),))
   for label, length in sorted(groups, key=lambda key: key[1]):
     group = groups[label, length]
@@ -173,12 +175,11 @@ def ends(runs):
   return figures.Panel(LENGTH, metric, points + _teachers(runs, LENGTH, metric))
 
 
-def bars(runs):
-  """Final accuracy per label, a bar per length of training.
+def bars(runs, metric):
+  """The final value of a metric per label, a bar per length of training.
 
   In steps: an epoch is of other images in every run.
   """
-  metric = _accuracy(runs)
   points = [
       _mean(group, SOURCE, metric, 'bars', figures.steps(length), label,
             [_final(each.run, metric) for each in group])
@@ -196,26 +197,26 @@ def _axis(runs):
   return EPOCHS if known else STEPS
 
 
-def _consistency(runs):
+def _consistency(runs, metric):
   x_of = _axis(runs)
-  return [curves(runs, LOSS, x_of), curves(runs, _accuracy(runs), x_of)]
+  return [curves(runs, LOSS, x_of), curves(runs, metric, x_of)]
 
 
-def _sweep(runs):
+def _sweep(runs, metric):
   x_of = _axis(runs)
-  return [cloud(runs, LOSS, x_of), cloud(runs, _accuracy(runs), x_of)]
+  return [cloud(runs, LOSS, x_of), cloud(runs, metric, x_of)]
 
 
-def _optimizers(runs):
-  return [curves(runs, _accuracy(runs), STEPS), ends(runs)]
+def _optimizers(runs, metric):
+  return [curves(runs, metric, STEPS), ends(runs, metric)]
 
 
-def _ends(runs):
-  return [ends(runs)]
+def _ends(runs, metric):
+  return [ends(runs, metric)]
 
 
-def _bars(runs):
-  return [bars(runs)]
+def _bars(runs, metric):
+  return [bars(runs, metric)]
 
 
 def _mode(config):
@@ -277,11 +278,14 @@ def read(words, kind):
   return runs
 
 
-def plot(words, kind, out):
-  """Draws WORKDIR[=LABEL] words; returns the three files it wrote."""
+def plot(words, kind, out, metric=None):
+  """Draws WORKDIR[=LABEL] words; returns the three files it wrote.
+
+  The metric is the accuracy that all runs have, unless it is given.
+  """
   registry.check('kind of figure', kind, KINDS)
   runs = read(words, kind)
-  panels = KINDS[kind][1](runs)
+  panels = KINDS[kind][1](runs, metric or _accuracy(runs))
   stem, suffix = os.path.splitext(out)
   stem = stem if suffix in ('.png', '.pdf', '.csv') else out
   os.makedirs(os.path.dirname(os.path.abspath(stem)), exist_ok=True)
@@ -296,7 +300,7 @@ def main(argv):
   try:
     if len(argv) < 2:
       raise ValueError('No WORKDIR is given.')
-    print('\n'.join(plot(argv[1:], flag.kind, flag.out)))
+    print('\n'.join(plot(argv[1:], flag.kind, flag.out, flag.metric)))
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
   except ImportError as error:
@@ -307,6 +311,7 @@ def _define_flags():
   """By the command alone, so that importing it defines none."""
   flags.DEFINE_string('kind', None, ', '.join(KINDS))
   flags.DEFINE_string('out', None, 'FILE: writes FILE.png, FILE.pdf, FILE.csv.')
+  flags.DEFINE_string('metric', None, 'Drawn in the place of accuracy.')
   flags.mark_flags_as_required(['kind', 'out'])
 
 
