@@ -194,6 +194,45 @@ def test_gradient_of_group_norm_equals_the_formula(scales):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * abs(b).max())
 
 
+def test_relu_of_a_group_norm_is_the_relu_after_it():
+  rng = np.random.default_rng(1)
+  x, cotangent = rng.normal(size=(2, 3, 4, 5, 64)).astype(np.float32)
+  scale, bias = rng.normal(size=(2, 64)).astype(np.float32)
+
+  def run(norm):
+    y, pull = jax.vjp(norm, x, scale, bias)
+    return y, *pull(cotangent)
+
+  fused = run(lambda *args: layers.group_norm(*args, 32, 1e-5, True))
+  apart = run(lambda *args: jax.nn.relu(
+      layers.group_norm(*args, 32, 1e-5, False)))
+  for a, b in zip(fused, apart):
+    assert float(jnp.abs(b).max()) > 1
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize('c, d', [(3, 8), (8, 3), (4, 4)])
+def test_gradient_of_a_product_is_the_textbooks(c, d):
+  rng = np.random.default_rng(c)
+  x, kernel, g = (rng.normal(size=shape).astype(np.float32)
+                  for shape in [(20, c), (c, d), (20, d)])
+  y, pull = jax.vjp(jax.jit(layers.product), x, kernel)
+  x, kernel, g64 = map(np.float64, (x, kernel, g))
+  for a, b in zip((y, *pull(g)), (x @ kernel, g64 @ kernel.T, x.T @ g64)):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_gradient_of_standardize_equals_float64_differences():
+  rng = np.random.default_rng(7)
+  kernel = rng.normal(.3, .1, (3, 3, 4, 5))
+  along, cotangent = rng.normal(size=(2, *kernel.shape))
+  ahead, behind = (np.sum(cotangent * standardized(kernel + step * along))
+                   for step in (1e-6, -1e-6))
+  got = jax.vjp(bit.standardize, jnp.float32(kernel))[1](
+      jnp.float32(cotangent))[0]
+  assert np.sum(got * along) == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
+
+
 def test_group_norm_of_bfloat16_takes_its_moments_in_float32():
   x = np.random.default_rng(2).normal(10, 1, (2, 8, 8, 64))
   x = jnp.asarray(x, jnp.bfloat16)

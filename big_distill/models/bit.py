@@ -41,12 +41,29 @@ def units(depth):
   return depth
 
 
+@jax.custom_vjp
 def standardize(kernel):
   """Zero mean, unit (biased) variance per output channel, in float32. HWIO."""
-  kernel = kernel.astype(jnp.float32)
-  kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
-  var = jnp.mean(jnp.square(kernel), axis=(0, 1, 2), keepdims=True)
-  return kernel * jax.lax.rsqrt(var + WS_EPS)
+  return _standardize_forward(kernel)[0]
+
+
+def _standardize_forward(kernel):
+  # Autodiff's gradient of means over three axes takes 30 times longer on CPU.
+  flat = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
+  flat = flat - jnp.mean(flat, axis=0)
+  r = jax.lax.rsqrt(jnp.mean(jnp.square(flat), axis=0) + WS_EPS)
+  unit = flat * r
+  return unit.reshape(kernel.shape), (unit, r)
+
+
+def _standardize_backward(saved, g):
+  unit, r = saved
+  flat = g.reshape(unit.shape)
+  flat = flat - jnp.mean(flat, axis=0) - unit * jnp.mean(flat * unit, axis=0)
+  return ((flat * r).reshape(g.shape),)
+
+
+standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
 def fold(params):
@@ -99,7 +116,7 @@ class Unit(nn.Module):
   @nn.compact
   def __call__(self, x):
     def norm(name, x):
-      return nn.relu(layers.GroupNorm(GROUPS, name=name)(x))
+      return layers.GroupNorm(GROUPS, relu=True, name=name)(x)
 
     def conv(name, x, features, size=1, stride=1):
       return StdConv(features, size, stride, self.folded, name=name)(x)
@@ -170,7 +187,7 @@ class Model(nn.Module):
                     self.remat, name=f'block{i + 1}')
       x = out[f'block{i + 1}'] = block(x)
 
-    x = nn.relu(layers.GroupNorm(GROUPS, name='norm-pre-head')(x))
+    x = layers.GroupNorm(GROUPS, relu=True, name='norm-pre-head')(x)
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
     out['pre_logits'] = x
     head = nn.Dense(self.num_classes, name='head',
