@@ -7,6 +7,8 @@ A BiT of 0.13 M parameters learns CIFAR-10's function from one of 0.5 M
 (configs/optimizers_teacher.py), 32 px, by function matching. Every optimizer
 has the same grid of learning rates, its defaults otherwise, and a cosine that
 ends with its run: a run of half the length is another run, not half of one.
+Measured (docs/optimizers.md): KL after 600 steps, mean of three seeds, is 0.673
+with Adam, 0.564 with Shampoo, 0.543 with SOAP, 0.566 with Muon.
 """
 
 import ml_collections
@@ -14,11 +16,11 @@ import ml_collections
 from configs import common
 
 OPTIMIZERS = ('adam', 'shampoo', 'soap', 'muon')
-RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
+RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 def get_config(arg=None):
-  arg = common.parse(arg, optim='adam', steps=400, seed=0, lr=0.01,
+  arg = common.parse(arg, optim='adam', steps=600, seed=0, lr=0.01,
                      teacher='teacher/student.npz', data_dir='', tiny=False)
   c = ml_collections.ConfigDict()
   c.seed = arg.seed

@@ -208,7 +208,12 @@ def facts(stage):
               model(teacher.model, teacher.params, teacher.sees)
               if teacher.size else teacher.name for teacher in cast.teachers),
           'mixup': stage.mode.mixup, 'classes': cast.num_classes,
-          'batch': stage.batch_size, 'device': jax.devices()[0].device_kind,
+          'batch': stage.batch_size, **machine()}
+
+
+def machine():
+  """Devices, versions, commit and date."""
+  return {'device': jax.devices()[0].device_kind,
           'devices': jax.device_count(), 'cpus': os.cpu_count(),
           'python': platform.python_version(), 'jax': jax.__version__,
           'jaxlib': jaxlib.__version__, 'flax': flax.__version__,

@@ -1,0 +1,55 @@
+"""Writes the README's performance section, from the CSVs of this folder.
+
+  python -m bench.report
+"""
+
+import csv
+import os
+
+HERE = os.path.dirname(__file__)
+README = os.path.join(os.path.dirname(HERE), 'README.md')
+BEGIN, END = '<!-- bench -->\n', '<!-- /bench -->\n'
+
+
+def read(name):
+  """Rows of a CSV of this folder."""
+  with open(os.path.join(HERE, name), newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def section():
+  """What stands between BEGIN and END, of bench/models.csv."""
+  rows = read('models.csv')
+  passes = list(dict.fromkeys(row['pass'] for row in rows))
+  rates = {(row['code'], row['pass']): row for row in rows}
+  first = rows[0]
+
+  def cell(row):
+    return f'{float(row["images_per_s"]):.1f} ({float(row["times_plain"]):.2f})'
+
+  lines = [f'| images/s (times plain Flax) | {" | ".join(passes)} |',
+           '|---' * (1 + len(passes)) + '|']
+  for code in dict.fromkeys(row['code'] for row in rows):
+    cells = ' | '.join(cell(rates[code, part]) for part in passes)
+    lines.append(f'| {code} | {cells} |')
+  lines += ['', f'{first["model"]}, {first["size"]} px, batch {first["batch"]}, '
+            f'float32, {first["cpus"]} CPU cores, jax {first["jax"]}, commit '
+            f'{first["commit"]}, `bench/models.csv`.']
+  return '\n'.join(lines) + '\n'
+
+
+def replaced(text):
+  """A README with this section."""
+  head, rest = text.split(BEGIN)
+  return head + BEGIN + section() + END + rest.split(END)[1]
+
+
+def main():
+  with open(README) as file:
+    text = file.read()
+  with open(README, 'w') as file:
+    file.write(replaced(text))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,61 @@
+"""bench/ compares like with like, and the README says what it measured."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import plain_flax
+from bench import report
+from big_distill import params as params_lib
+from big_distill.models import bit
+
+
+def test_plain_flax_and_ours_are_one_function_and_gradient():
+  ours = bit.Model(5, depth=(1, 2))
+  plain = plain_flax.Model(5, units=(1, 2))
+  rng = np.random.default_rng(0)
+  images = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+  shapes = jax.eval_shape(plain.init, jax.random.key(0), images)['params']
+  given = {name: np.float32(.1 * rng.normal(size=leaf.shape)
+                            + name.endswith('scale'))
+           for name, leaf in params_lib.flatten(shapes).items()}
+
+  def name(plain):  # 'Unit_2/GroupNorm_0/scale' -> ours.
+    layer, *rest = plain.split('/')
+    if layer == 'Unit_0' or layer.startswith('Unit_'):
+      i = int(layer.removeprefix('Unit_'))
+      block, unit = ((1, 1), (2, 1), (2, 2))[i]
+      kind, _, j = rest[0].partition('_')
+      convs = ['conv1', 'conv2', 'conv3']
+      if unit == 1:
+        convs = ['conv_proj', *convs]
+      inner = f'gn{int(j) + 1}' if kind == 'GroupNorm' else convs[int(j)]
+      return f'block{block}/unit{unit:02d}/{inner}/{rest[1]}'
+    return {'StdConv_0': 'root_block/conv_root', 'Dense_0': 'head',
+            'GroupNorm_0': 'norm-pre-head'}[layer] + '/' + rest[0]
+
+  shaped = params_lib.flatten(
+      jax.eval_shape(ours.init, jax.random.key(0), images)['params'])
+  matched = {name(key): value.reshape(shaped[name(key)].shape)
+             for key, value in given.items()}
+  assert matched.keys() == shaped.keys()
+
+  def run(apply, flat):
+    return jax.jit(jax.value_and_grad(lambda params: jnp.sum(
+        jnp.sin(apply({'params': params}, images)))))(
+            params_lib.unflatten(flat))
+
+  value, grads = run(plain.apply, given)
+  our_value, our_grads = run(lambda *args: ours.apply(*args)[0], matched)
+  np.testing.assert_allclose(our_value, value, rtol=1e-4)
+  our_grads = params_lib.flatten(our_grads)
+  for key, grad in params_lib.flatten(grads).items():
+    np.testing.assert_allclose(
+        our_grads[name(key)].reshape(grad.shape), grad, rtol=0,
+        atol=2e-4 * float(jnp.abs(grad).max()), err_msg=key)
+
+
+def test_readme_says_what_was_measured():
+  with open(report.README) as file:
+    text = file.read()
+  assert report.replaced(text) == text, 'Run python -m bench.report.'
