@@ -1,0 +1,27 @@
+"""A checkpoint is evaluated as a config says, without training."""
+
+import pytest
+
+from big_distill.input import pipeline
+from big_distill.tools import evaluate
+from configs import quickstart
+
+
+@pytest.fixture(scope='module')
+def metrics():
+  config = quickstart.get_config('tiny=True')
+  config.data.split = 'train[:16]'
+  for name in config.evals:
+    config.evals[name].data.split = 'test[:40]'
+  return evaluate.evaluate(config, 'caltech12 teacher', pipeline)
+
+
+def test_a_teacher_agrees_with_itself(metrics):
+  assert metrics['student/acc@1'] == metrics['teacher/acc@1'] > .4
+  assert metrics['agree/top1'] == 1
+  assert metrics['agree/kl'] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_table_has_a_line_for_every_number(metrics):
+  lines = evaluate.table(metrics).splitlines()
+  assert [line.split()[0] for line in lines] == [*metrics]
