@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import plain_flax
-from bench import record
 from big_distill import pretrained
 from big_distill.models import bit
+from big_distill.tools import bench
 
 CLASSES = 1000
 PASSES = ('forward', 'forward + backward')
@@ -110,9 +110,11 @@ def measure(depth, size, batch, repeats):
 def main(_):
   flag = flags.FLAGS
   rows = measure(flag.depth, flag.size, flag.batch, flag.repeats)
-  record.show(rows)
+  for row in rows:
+    print(f'{row["code"]:32}{row["pass"]:20}{row["ms"]:9,.1f} ms'
+          f'{row["images_per_s"]:9,.1f} images/s{row["times_plain"]:7.2f}')
   if flag.csv:
-    record.save(flag.csv, rows)
+    bench.save(flag.csv, rows, bench.machine())
 
 
 if __name__ == '__main__':

@@ -261,11 +261,11 @@ def table(rows, known):
 
 
 def save(path, rows, known):
-  """Writes the rows as CSV, the facts repeated in each."""
+  """Writes rows, dicts of the same keys, as CSV, the facts repeated in each."""
   with open(path, 'w', newline='') as file:
-    writer = csv.DictWriter(file, [*Row._fields, *known])
+    writer = csv.DictWriter(file, [*rows[0], *known])
     writer.writeheader()
-    writer.writerows({**row._asdict(), **known} for row in rows)
+    writer.writerows({**row, **known} for row in rows)
 
 
 def _define_flags():
@@ -356,7 +356,7 @@ def main(argv):
     known = facts(stage)
     print(table(rows, known))
     if flag.csv:
-      save(flag.csv, rows, known)
+      save(flag.csv, [row._asdict() for row in rows], known)
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
 
