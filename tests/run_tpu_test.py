@@ -129,8 +129,7 @@ class Simulation:
         [self.checkout / 'run_tpu.sh', *needed, '--pause=0', *args], env=env,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
-        # A shell cannot trap what it inherits as ignored, as in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        preexec_fn=_heed_signals)
 
   def run(self, *args, **kwargs):
     """(exit code, stdout, stderr) of run_tpu.sh, run to its end."""
@@ -362,6 +361,12 @@ def test_without_keep_a_slice_of_somebody_else_is_left_alone(cloud):
   assert code == 2
   assert 'slice tpu exists' in err and '--keep' in err
   assert cloud.verbs == '' and cloud.slice == 'READY'
+
+
+def _heed_signals():
+  """A shell cannot trap what it inherits as ignored, by & or nohup."""
+  for sign in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(sign, signal.SIG_DFL)
 
 
 def wait_for(condition):
