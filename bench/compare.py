@@ -4,12 +4,10 @@
 
 The same network, forward and forward + backward, in float32: ours, one of
 Flax's own layers (plain_flax.py) and, where PyTorch is installed, one of its
-layers (plain_torch.py), eager, in both of its memory layouts. They take turns,
-so that what else the machine does falls on all alike.
+layers (plain_torch.py), eager, in both of its memory layouts.
 """
 
-import statistics
-import time
+import functools
 
 from absl import app
 from absl import flags
@@ -27,7 +25,7 @@ PASSES = ('forward', 'forward + backward')
 
 
 def ours(depth, images):
-  """{pass: function that computes it and waits}."""
+  """{pass: function that computes it}."""
   model, params = pretrained.create(seed=0, num_classes=CLASSES, depth=depth,
                                     size=images.shape[1])
   return _jitted(lambda params, x: model.apply({'params': params}, x)[0],
@@ -46,7 +44,7 @@ def _jitted(apply, params, images):
   forward = jax.jit(apply)
   backward = jax.jit(jax.value_and_grad(lambda params, x: jnp.mean(
       jax.nn.logsumexp(apply(params, x), axis=-1))))
-  return {name: lambda run=run: jax.block_until_ready(run(params, images))
+  return {name: functools.partial(run, params, images)
           for name, run in zip(PASSES, (forward, backward))}
 
 
@@ -91,14 +89,8 @@ def measure(depth, size, batch, repeats):
   runs = {(name, part): run
           for name, passes in contenders(depth, np.float32(images)).items()
           for part, run in passes.items()}
-  seconds = {key: [] for key in runs}
-  for i in range(repeats + 1):
-    for key, run in runs.items():
-      began = time.perf_counter()
-      run()
-      if i:  # The first call compiles.
-        seconds[key].append(time.perf_counter() - began)
-  median = {key: statistics.median(times) for key, times in seconds.items()}
+  median = {key: seconds for key, (_, seconds)
+            in bench.in_turn(runs, repeats=repeats).items()}
   return [{'model': f'BiT-R{depth}x1', 'size': size, 'batch': batch,
            'code': name, 'pass': part, 'ms': round(1e3 * median[name, part], 1),
            'images_per_s': round(batch / median[name, part], 2),

@@ -24,9 +24,9 @@ def conv(x, kernel, stride=1):
   kernel = kernel.astype(x.dtype)
   size = len(kernel)
   if size == 1:
-    b, h, w, c = x[:, ::stride, ::stride].shape
-    x = x[:, ::stride, ::stride].reshape(b * h * w, c)
-    return product(x, kernel[0, 0]).reshape(b, h, w, -1)
+    x = x[:, ::stride, ::stride]
+    y = product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
+    return y.reshape(*x.shape[:-1], -1)
   return _conv(x, kernel, stride, groups=1)
 
 
@@ -97,8 +97,7 @@ class GroupNorm(nn.Module):
   """
   groups: int
   eps: float = 1e-5
-
-  relu: bool = False
+  relu: bool = False  # After it.
 
   @nn.compact
   def __call__(self, x, train=False):

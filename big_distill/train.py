@@ -18,8 +18,8 @@ def train(config, workdir, data, writer):
   """Distils as `config` says; returns report.result, or None if preempted.
 
   `data` has the functions of input/pipeline.py; `writer` keeps metrics
-  (writers.py). Resumes from the newest checkpoint in workdir,
-  and writes student.npz there at the end.
+  (writers.py). Resumes from the newest checkpoint in workdir, and writes
+  student.npz there at the end.
   """
   preemption = checkpoint.Preemption()
   stage = stage_lib.set_stage(config, data)

@@ -133,14 +133,21 @@ def time_parts(stage, calls=1, repeats=10):
 
   runs = {TEACHER: run_teachers, STUDENT: run_student,
           OPTIMIZER: run_optimizer, WHOLE: run_whole}
-  first = {part: _seconds(run) for part, run in runs.items()}
-  times = {part: [] for part in runs}
+  return in_turn(runs, calls, repeats)
+
+
+def in_turn(runs, calls=1, repeats=10):
+  """{name: function} -> {name: (seconds of its first call, median of later)}.
+
+  They take turns, so that what else the machine does falls on all alike.
+  """
+  first = {name: _seconds(run) for name, run in runs.items()}
+  times = {name: [] for name in runs}
   with jax.transfer_guard('disallow'):
-    # In turn, so that what else the machine does falls on all parts alike.
     for _ in range(repeats):
-      for part, run in runs.items():
-        times[part].append(_seconds(run, calls))
-  return {part: (first[part], statistics.median(times[part])) for part in runs}
+      for name, run in runs.items():
+        times[name].append(_seconds(run, calls))
+  return {name: (first[name], statistics.median(times[name])) for name in runs}
 
 
 def _seconds(run, calls=1):

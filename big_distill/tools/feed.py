@@ -8,9 +8,8 @@ and with that and several steps per call. The ways take turns, so that what else
 the machine does falls on all alike; each is given as its median round.
 """
 
-import statistics
+import functools
 import sys
-import time
 
 from absl import app
 from absl import flags
@@ -21,6 +20,7 @@ from ml_collections import config_flags
 from big_distill import command
 from big_distill import parallel
 from big_distill import stage as stage_lib
+from big_distill.tools import bench
 
 COUNTED = ('total', 'log')  # Durations of a config that a bench replaces.
 
@@ -56,17 +56,11 @@ def trainer(stage):
 def measure(config, data, per_call=8, steps=16, repeats=5):
   """{(resident, steps per call): median images per second}."""
   ways = [(False, 1), (True, 1), (True, per_call)]
-  trainers = {way: trainer(stage_lib.set_stage(variant(config, *way), data))
+  trainers = {way: functools.partial(
+      trainer(stage_lib.set_stage(variant(config, *way), data)), steps)
               for way in ways}
-  seconds = {way: [] for way in ways}
-  for i in range(repeats + 1):
-    for way, train in trainers.items():
-      began = time.perf_counter()
-      train(steps)
-      if i:  # The first round compiles.
-        seconds[way].append(time.perf_counter() - began)
-  return {way: steps * config['batch_size'] / statistics.median(times)
-          for way, times in seconds.items()}
+  return {way: steps * config['batch_size'] / seconds for way, (_, seconds)
+          in bench.in_turn(trainers, repeats=repeats).items()}
 
 
 def main(argv):
