@@ -1,4 +1,7 @@
-"""BiT-ResNet v2 as one writes it in PyTorch: the eager yardstick of bench/."""
+"""BiT-ResNet v2 as one writes it in PyTorch: the other yardstick of bench/.
+
+Parameters are float32 and meet activations in their precision.
+"""
 
 import torch
 from torch import nn
@@ -12,7 +15,14 @@ class StdConv(nn.Conv2d):
     var, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True,
                                unbiased=False)
     kernel = (self.weight - mean) / torch.sqrt(var + 1e-10)
-    return F.conv2d(x, kernel, None, self.stride, self.padding)
+    return F.conv2d(x, kernel.to(x.dtype), None, self.stride, self.padding)
+
+
+class GroupNorm(nn.GroupNorm):
+
+  def forward(self, x):
+    return F.group_norm(x, self.num_groups, self.weight.to(x.dtype),
+                        self.bias.to(x.dtype))
 
 
 def conv(c, out, size=1, stride=1):
@@ -24,7 +34,7 @@ class Unit(nn.Module):
 
   def __init__(self, c, mid, stride):
     super().__init__()
-    self.norms = nn.ModuleList(nn.GroupNorm(32, n) for n in (c, mid, mid))
+    self.norms = nn.ModuleList(GroupNorm(32, n) for n in (c, mid, mid))
     self.convs = nn.ModuleList(
         [conv(c, mid), conv(mid, mid, 3, stride), conv(mid, 4 * mid)])
     self.proj = conv(c, 4 * mid, 1, stride) if c != 4 * mid else None
@@ -50,10 +60,10 @@ class Model(nn.Module):
       for j in range(count):
         self.units.append(Unit(c, mid * 2**i, 2 if i and not j else 1))
         c = 4 * mid * 2**i
-    self.norm = nn.GroupNorm(32, c)
+    self.norm = GroupNorm(32, c)
     self.head = nn.Linear(c, num_classes)
 
   def forward(self, images):
     x = F.max_pool2d(F.pad(self.root(images), (1, 1, 1, 1)), 3, 2)
     x = F.relu(self.norm(self.units(x))).mean((2, 3))
-    return self.head(x)
+    return self.head(x.float())

@@ -18,6 +18,8 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.tools import bench
+from big_distill.tools import costs
+from big_distill.tools import noise
 
 PARTS = ['teacher forward', 'student forward + backward', 'optimizer',
          'whole step', 'input']
@@ -53,6 +55,10 @@ def test_bench_measures_every_part_without_tensorflow(tmp_path):
     for column in ('date', 'device', 'devices', 'cpus', 'python', 'jaxlib',
                    'flax', 'student', 'teachers'):
       assert row[column]
+    # Gradients of the student, which has a teacher as large, and scalars.
+    parameters = round(float(row['student'].split()[1]) * 1e6)
+    assert abs(int(row['exchanged_bytes']) - 4 * parameters) < 200
+    assert int(row['memory_bytes']) > 4 * 4 * parameters
   for part in PARTS[:-1]:
     assert float(rows[part]['ms']) > 0 and float(rows[part]['first_s']) > 0
   assert float(rows['whole step']['share']) == 1.
@@ -62,10 +68,11 @@ def test_bench_measures_every_part_without_tensorflow(tmp_path):
 @pytest.mark.parametrize('flag, message', [
     ('--depth=deep', "The depth 'deep' is neither a number"),
     ('--repeats=0', 'repeats=0'),
+    ('--batch=8 --largest', 'keep one'),
     ('--optim=shampoo:root=newtn', 'did you mean newton'),
     ('--config=configs/nowhere.py', 'configs/nowhere.py')])
 def test_a_bad_flag_gets_one_line(flag, message):
-  ran = run(flag)
+  ran = run(*flag.split())
   assert ran.returncode and not ran.stdout
   line, = ran.stderr.strip().splitlines()
   assert line.startswith('Error: ') and message in line
@@ -84,8 +91,8 @@ def test_the_parts_in_sequence_are_the_whole_step():
       lambda params, images: (answer(params, images), {}), sees,
       (teaching.Teacher('big', answer, taught, 5, 6, sees=big),),
       tx, lr, 5, mix=steps.mixup)
-  noise = bench.Noise(5)
-  batch = next(noise.train_batches(noise.load(), [sees, big], 32, 0, 0, 1))
+  data = noise.Noise(5)
+  batch = next(data.train_batches(data.load(), [sees, big], 32, 0, 0, 1))
   batch, teachers = parallel.split(batch), parallel.replicate([taught])
 
   step = parallel.pmap(lesson.step, donate=(0,))
@@ -108,13 +115,76 @@ def test_the_parts_in_sequence_are_the_whole_step():
 def test_noise_is_what_the_pipeline_yields():
   shown = [views.View.parse(view) for view in
            ('central@8', 'inception#both@12')]
-  noise = bench.Noise(5)
-  batch = next(noise.train_batches(noise.load(), shown, 6, 0, 0, 1,
-                                   host=(1, 2)))
+  data = noise.Noise(5)
+  batch = next(data.train_batches(data.load(), shown, 6, 0, 0, 1,
+                                  host=(1, 2)))
   assert batch['label'].shape == (3,) and batch['label'].dtype == np.int32
   assert {view: (x.shape, x.dtype.name) for view, x in batch['views'].items()
           } == {'central@8': ((3, 8, 8, 3), 'uint8'),
                 'inception#both@12': ((3, 12, 12, 3), 'uint8')}
+
+
+def test_random_boxes_lie_inside_the_images_that_devices_hold():
+  shown = [views.View.parse(view) for view in
+           ('inception#a@8', 'inception#a@12', 'random#b@8')]
+  data = noise.Noise(5)
+  source = data.load(resident=True)
+  held = data.hold(source)
+  batch = next(data.train_boxes(source, shown, 64, 0, 0, 1, held=held,
+                                host=(0, 2)))
+  assert {*batch['boxes']} == {'inception#a', 'random#b'}
+  for boxes in batch['boxes'].values():
+    assert boxes.shape == (32, 5) and boxes.dtype == np.int32
+    corner, sides = boxes[:, :2], boxes[:, 2:4]
+    assert (corner >= 0).all() and (sides > 0).all()
+    assert (corner + sides <= held[0].sizes[batch['index']]).all()
+  np.testing.assert_array_equal(batch['label'], held[1][batch['index']])
+
+
+def test_devices_exchange_gradients_and_scalars():
+  rng = np.random.default_rng(0)
+  params = {'w': rng.normal(size=(3, 5)).astype(np.float32),
+            'b': np.zeros(5, np.float16)}
+
+  def step(params, i):
+    def often(total, x):
+      return total + parallel.total(x), None  # float32 [], seven times.
+
+    grads = parallel.mean(params)
+    total, _ = jax.lax.scan(often, 0., jnp.ones(7))
+    large, small = lambda: parallel.gather(params['w']).sum(), lambda: total
+    return grads, jax.lax.cond(i[0] > 2, large, small)
+
+  got = costs.exchanged(parallel.pmap(step), parallel.replicate(params),
+                        parallel.split(np.arange(4)))
+  assert got == (4 * 15 + 2 * 5) + 7 * 4 + 4 * 15
+
+
+def test_memory_is_that_of_what_goes_in_and_comes_out_and_lies_between():
+  x = jax.ShapeDtypeStruct((256, 256), np.float32)
+  n = 4 * 256**2
+  program = jax.jit(lambda x, y: (jnp.dot(x @ y, x), y.sum())).lower(
+      x, x).compile()
+  assert 3 * n < costs.memory(program) < 5 * n
+  program = jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile()
+  assert n <= costs.memory(program) < 1.1 * n
+
+
+@pytest.mark.parametrize('cost, want', [
+    (lambda n: 10 + 7 * n, 1000), (lambda n: 10 + 7 * n + (n > 8) * 2000, 714),
+    (lambda n: 7000 + n, 10), (lambda n: 5 * n + 60 * n**.5, 1018),
+    (lambda n: 8000, 0), (lambda n: 6 * n + n**1.5 / 50, 1054), (lambda n: 5000 * n, 1)])
+def test_the_largest_batch_fits_and_few_are_tried(cost, want):
+  tried = []
+
+  def counted(n):
+    tried.append(n)
+    return cost(n)
+
+  n = costs.largest(counted, 7010)
+  assert want * (1 - 1 / costs.CLOSE) - 1 <= n <= want
+  assert not n or cost(n) <= 7010
+  assert len(tried) <= 8
 
 
 def test_flops_are_two_per_multiply_add():

@@ -2,12 +2,15 @@
 
   python -m big_distill.tools.bench --depth=50 --size=128 --batch=64
   python -m big_distill.tools.bench --config=configs/quickstart.py
+  python -m big_distill.tools.bench --depth=50 --size=128 --largest
 
 The stage is set as training sets it, then its compiled step and three parts of
 that step run in turn on one batch of random pixels that is already on the
 devices: what the teachers answer, the student's loss and the gradients' mean
 over devices, the optimizer's update. Each time is the median of `repeats`
-rounds; in a round every part is called `steps` times in a row.
+rounds; in a round every part is called `steps` times in a row. What the step
+holds of a device's memory is XLA's own account of its program; --largest finds
+the batch that just fits, and times nothing.
 
 Left out: evaluation, checkpoints, the copy of a batch to the devices, and more
 than one host. The whole step is compiled as one and also computes what is
@@ -17,35 +20,26 @@ config's data, as uint8 views from the pipeline of training.
 """
 
 import ast
-import csv
-import datetime
-import itertools
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import textwrap
-import time
-import types
 from typing import NamedTuple
 
 from absl import app
 from absl import flags
 from absl import logging
-import flax
 import jax
 import jax.numpy as jnp
-import jaxlib
 from ml_collections import config_flags
-import numpy as np
 
-import big_distill
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import report
 from big_distill import stage as stage_lib
 from big_distill import views
+from big_distill.tools import costs
+from big_distill.tools import noise
+from big_distill.tools import stopwatch
 
 TEACHER, STUDENT = 'teacher forward', 'student forward + backward'
 OPTIMIZER, WHOLE, INPUT = 'optimizer', 'whole step', 'input'
@@ -61,29 +55,6 @@ class Row(NamedTuple):
   share: float | None = None  # Of the whole step.
   first_s: float | None = None  # The first call, which compiles.
   note: str = ''
-
-
-class Noise:
-  """Stands in for input.pipeline: random pixels, one batch for all steps."""
-
-  def __init__(self, classes):
-    self.classes = tuple(range(classes))
-
-  def load(self, **options):
-    del options  # Which images these would be makes no difference.
-    return types.SimpleNamespace(title='noise', num_examples=10**6,
-                                 classes=self.classes, resident=False)
-
-  def train_batches(self, source, shown, batch_size, seed, start, stop, *,
-                    host=(0, 1), **crops):
-    del start, stop, crops
-    rng, b = np.random.default_rng(seed), batch_size // host[1]
-    images = {str(view): rng.integers(
-        0, 256, (b, view.size, view.size, 3), np.uint8) for view in shown}
-    label = rng.integers(0, len(source.classes), b, np.int32)
-    return itertools.repeat({'label': label, 'views': images})
-
-  eval_batches = train_batches  # Bound by a stage, though it evaluates nothing.
 
 
 def parts(lesson):
@@ -103,13 +74,16 @@ def parts(lesson):
 
 
 def time_parts(stage, calls=1, repeats=10):
-  """{part: (seconds of its first call, median seconds of a later one)}."""
+  """({part: (seconds of its first call, median seconds of a later one)}, step).
+
+  The step is the compiled program.
+  """
   teach, learn, update = parts(stage.lesson)
   teachers = parallel.replicate(stage.cast.teacher_params)
   batch = parallel.split(next(stage.batches(0)))
   state = parallel.replicate(stage.state)
   updated = parallel.replicate(stage.state)
-  target = grads = None
+  target = grads = program = None
 
   def run_teachers():
     nonlocal target
@@ -127,36 +101,14 @@ def time_parts(stage, calls=1, repeats=10):
     return updated
 
   def run_whole():
-    nonlocal state
-    state, scalars = stage.step(state, teachers, batch)
+    nonlocal state, program
+    program = program or stage.step.lower(state, teachers, batch).compile()
+    state, scalars = program(state, teachers, batch)
     return state, scalars
 
   runs = {TEACHER: run_teachers, STUDENT: run_student,
           OPTIMIZER: run_optimizer, WHOLE: run_whole}
-  return in_turn(runs, calls, repeats)
-
-
-def in_turn(runs, calls=1, repeats=10):
-  """{name: function} -> {name: (seconds of its first call, median of later)}.
-
-  They take turns, so that what else the machine does falls on all alike.
-  """
-  first = {name: _seconds(run) for name, run in runs.items()}
-  times = {name: [] for name in runs}
-  with jax.transfer_guard('disallow'):
-    for _ in range(repeats):
-      for name, run in runs.items():
-        times[name].append(_seconds(run, calls))
-  return {name: (first[name], statistics.median(times[name])) for name in runs}
-
-
-def _seconds(run, calls=1):
-  """Of one call, out of so many in a row."""
-  began = time.perf_counter()
-  for _ in range(calls):
-    result = run()
-  jax.block_until_ready(result)
-  return (time.perf_counter() - began) / calls
+  return stopwatch.in_turn(runs, calls, repeats), program
 
 
 def time_input(stage, config, calls=1, repeats=10):
@@ -170,17 +122,17 @@ def time_input(stage, config, calls=1, repeats=10):
   batches = pipeline.train_batches(
       pipeline.load('caltech12', cache=cache), shown, stage.batch_size, 0, 0,
       2**40 // stage.batch_size, **dict(config.get('crops', {})))
-  first = _seconds(lambda: next(batches))
+  first = stopwatch.seconds(lambda: next(batches))
   # tf.data finds its number of threads and fills its buffer meanwhile.
   for _ in range(8):
     next(batches)
-  times = [_seconds(lambda: next(batches), calls) for _ in range(repeats)]
+  times = [stopwatch.seconds(lambda: next(batches), calls) for _ in range(repeats)]
   return first, statistics.median(times)
 
 
 def bench(stage, config, calls=1, repeats=10, with_input=False):
-  """The rows of the table."""
-  times, note = time_parts(stage, calls, repeats), ''
+  """(the rows of the table, bytes of memory that the step holds)."""
+  (times, program), note = time_parts(stage, calls, repeats), ''
   if not with_input:
     note = 'left out by --noinput'
   else:
@@ -199,10 +151,39 @@ def bench(stage, config, calls=1, repeats=10, with_input=False):
     rate, work = stage.batch_size / seconds, gflop.get(part)
     rows.append(Row(part, 1e3 * seconds, rate, work, work and work * rate,
                     seconds / times[WHOLE][1], first))
-  return rows + ([Row(INPUT, note=note)] if note else [])
+  return (rows + ([Row(INPUT, note=note)] if note else []),
+          costs.memory(program))
 
 
-def facts(stage):
+def largest(config, data, limit):
+  """(the most images whose step fits into `limit` bytes, the bytes it holds).
+
+  One such step is taken.
+  """
+  unit = jax.device_count() * config.get('accumulate', 1)
+  if views.mode(config['mode']).mixup:
+    unit *= {'group': 8, **config.get('mixup', {})}['group']
+  steps = {}
+
+  def cost(units):
+    stage = stage_lib.set_stage({**config, 'batch_size': units * unit}, data)
+    step = stage.step.lower(*costs.arguments(stage)).compile()
+    steps[units] = stage, step
+    return costs.memory(step)
+
+  units = costs.largest(cost, limit)
+  if not units:
+    raise ValueError(f'The smallest batch, {unit} images, does not fit into '
+                     f'{limit / 1e9:.1f} GB.')
+  stage, step = steps[units]
+  jax.block_until_ready(step(
+      parallel.replicate(stage.state),
+      parallel.replicate(stage.cast.teacher_params),
+      parallel.split(next(stage.batches(0)))))
+  return stage.batch_size, costs.memory(step)
+
+
+def facts(stage, memory):
   """What a number needs beside it to be compared with another."""
   def model(model, params, sees):
     family = type(model).__module__.rsplit('.', 1)[-1]
@@ -215,29 +196,9 @@ def facts(stage):
               model(teacher.model, teacher.params, teacher.sees)
               if teacher.size else teacher.name for teacher in cast.teachers),
           'mixup': stage.mode.mixup, 'classes': cast.num_classes,
-          'batch': stage.batch_size, **machine()}
-
-
-def machine():
-  """Devices, versions, commit and date."""
-  return {'device': jax.devices()[0].device_kind,
-          'devices': jax.device_count(), 'cpus': os.cpu_count(),
-          'python': platform.python_version(), 'jax': jax.__version__,
-          'jaxlib': jaxlib.__version__, 'flax': flax.__version__,
-          'commit': _commit(), 'date': datetime.date.today().isoformat()}
-
-
-def _commit():
-  """Of the checkout this runs from; empty where it was installed."""
-  root = os.path.dirname(os.path.dirname(big_distill.__file__))
-  if not os.path.exists(os.path.join(root, '.git')):
-    return ''
-  try:
-    return subprocess.run(
-        ['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=root,
-        check=False, capture_output=True, text=True).stdout.strip()
-  except OSError:  # There is no git.
-    return ''
+          'batch': stage.batch_size, 'memory_bytes': memory,
+          'exchanged_bytes': costs.exchanged(
+              stage.step, *costs.arguments(stage)), **stopwatch.machine()}
 
 
 def table(rows, known):
@@ -252,6 +213,8 @@ def table(rows, known):
       *(f'Teacher: {teacher}.' for teacher in known['teachers'].split('; ')),
       f'{known["batch"]} images, {known["classes"]} classes; {known["devices"]}'
       f' x {known["device"]}, {known["cpus"]} CPU cores; jax {known["jax"]}.',
+      f'A step holds {known["memory_bytes"] / 1e6:,.1f} MB of each device, which '
+      f'gives {known["exchanged_bytes"] / 1e6:,.2f} MB to the others.',
       '', f'{"":26}{"ms":>9}{"images/s":>11}{"GFLOP/image":>13}{"GFLOP/s":>11}'
       f'{"share":>7}']
   for row in rows:
@@ -267,14 +230,6 @@ def table(rows, known):
   return '\n'.join(lines)
 
 
-def save(path, rows, known):
-  """Writes rows, dicts of the same keys, as CSV, the facts repeated in each."""
-  with open(path, 'w', newline='') as file:
-    writer = csv.DictWriter(file, [*rows[0], *known])
-    writer.writeheader()
-    writer.writerows({**row, **known} for row in rows)
-
-
 def _define_flags():
   """By the command alone, since other commands have a --config too."""
   config_flags.DEFINE_config_file(
@@ -286,6 +241,8 @@ def _define_flags():
   integer('steps', 1, 'Calls in a row that are timed as one; more of them hide '
           'the latency of a fast device, as training does.', 1)
   integer('repeats', 10, 'Rounds.', 1)
+  flags.DEFINE_bool('largest', False, 'Time nothing; find the largest batch '
+                    'that fits into the memory of the devices.')
   flags.DEFINE_bool('input', True, 'Measure input, where TensorFlow is.')
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
 
@@ -308,6 +265,8 @@ MODEL = ('depth', 'width', 'size', 'teacher_depth', 'teacher_width',
 
 def _config(flag):
   """The config that is given, or that the flags describe; no evaluations."""
+  if flag.largest and flag.batch:
+    raise ValueError('--largest and --batch are both given: keep one.')
   for name in MODEL:
     if flag.config and flag[name].present:
       raise ValueError(f'--{name} and --config are both given: keep one.')
@@ -358,12 +317,19 @@ def main(argv):
     config = _config(flag)
     if flag.csv:
       open(flag.csv, 'a').close()  # Better an error now than at the end.
-    stage = stage_lib.set_stage(config, Noise(flag.classes))
-    rows = bench(stage, config, flag.steps, flag.repeats, flag.input)
-    known = facts(stage)
+    data = noise.Noise(flag.classes)
+    if flag.largest:
+      limit = costs.available()
+      batch, memory = largest(config, data, limit)
+      print(f'The largest batch is {batch:,} images: a step holds '
+            f'{memory / 1e9:.1f} of {limit / 1e9:.1f} GB of each device.')
+      return
+    stage = stage_lib.set_stage(config, data)
+    rows, memory = bench(stage, config, flag.steps, flag.repeats, flag.input)
+    known = facts(stage, memory)
     print(table(rows, known))
     if flag.csv:
-      save(flag.csv, [row._asdict() for row in rows], known)
+      stopwatch.save(flag.csv, [row._asdict() for row in rows], known)
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
 

@@ -20,7 +20,8 @@ from ml_collections import config_flags
 from big_distill import command
 from big_distill import parallel
 from big_distill import stage as stage_lib
-from big_distill.tools import bench
+from big_distill.tools import noise
+from big_distill.tools import stopwatch
 
 COUNTED = ('total', 'log')  # Durations of a config that a bench replaces.
 
@@ -60,7 +61,19 @@ def measure(config, data, per_call=8, steps=16, repeats=5):
       trainer(stage_lib.set_stage(variant(config, *way), data)), steps)
               for way in ways}
   return {way: steps * config['batch_size'] / seconds for way, (_, seconds)
-          in bench.in_turn(trainers, repeats=repeats).items()}
+          in stopwatch.in_turn(trainers, repeats=repeats).items()}
+
+
+def _data():
+  """The pipeline of training or, where TensorFlow is not, random images."""
+  try:
+    import tensorflow as tf
+  except ImportError:
+    print('No TensorFlow here: the images are random, and cost the host nothing.')
+    return noise.Noise(1000)
+  tf.config.set_visible_devices([], 'GPU')
+  from big_distill.input import pipeline
+  return pipeline
 
 
 def main(argv):
@@ -68,12 +81,9 @@ def main(argv):
     sys.exit(f'Error: Unknown argument {argv[1]!r}.')
   flag = flags.FLAGS
   logging.set_verbosity(logging.WARNING)
-  import tensorflow as tf
-  tf.config.set_visible_devices([], 'GPU')
-  from big_distill.input import pipeline
   steps = -(-flag.steps // flag.per_call) * flag.per_call
   try:
-    rates = measure({**flag.config}, pipeline, flag.per_call, steps,
+    rates = measure({**flag.config}, _data(), flag.per_call, steps,
                     flag.repeats)
   except ValueError as error:
     sys.exit(f'Error: {error}')
