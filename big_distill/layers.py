@@ -22,12 +22,21 @@ from big_distill import parallel
 def conv(x, kernel, stride=1):
   """Convolution with an HWIO kernel in x's precision; pads like PyTorch."""
   kernel = kernel.astype(x.dtype)
-  size = len(kernel)
-  if size == 1:
-    x = x[:, ::stride, ::stride]
-    y = product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
-    return y.reshape(*x.shape[:-1], -1)
-  return _conv(x, kernel, stride, groups=1)
+  if len(kernel) > 1:
+    return general_conv(x, kernel, stride, groups=1)
+  if stride == 1:
+    return pointwise(x, kernel)
+  # XLA's GPU compiler aborts at some sizes where a product takes a slice.
+  return jax.lax.platform_dependent(
+      x, kernel, cpu=lambda x, kernel: pointwise(
+          x[:, ::stride, ::stride], kernel),
+      default=functools.partial(general_conv, stride=stride, groups=1))
+
+
+def pointwise(x, kernel):
+  """Convolution with a 1x1 kernel."""
+  y = product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
+  return y.reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp
@@ -68,8 +77,8 @@ def depthwise(x, kernel, stride=1):
 
 
 def general_depthwise(x, kernel, stride=1):
-  """As XLA has it."""
-  return _conv(x, kernel.astype(x.dtype), stride, groups=x.shape[-1])
+  """As a grouped convolution."""
+  return general_conv(x, kernel.astype(x.dtype), stride, groups=x.shape[-1])
 
 
 def shifted_depthwise(x, kernel, stride=1):
@@ -83,7 +92,8 @@ def shifted_depthwise(x, kernel, stride=1):
   return sum(products).astype(x.dtype)
 
 
-def _conv(x, kernel, stride, groups):
+def general_conv(x, kernel, stride, groups):
+  """As XLA has it."""
   pad = len(kernel) // 2
   return jax.lax.conv_general_dilated(
       x, kernel, (stride, stride), ((pad, pad), (pad, pad)),

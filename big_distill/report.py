@@ -4,6 +4,7 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
+from big_distill import jaxprs
 from big_distill import params as params_lib
 
 
@@ -44,12 +45,12 @@ def first_batch(batches):
 def flops(model, params, size):
   """Floating-point operations of one image's forward pass, 2 per multiply-add.
 
-  XLA's count of the unoptimised program, padding not counted.
+  Those of products and convolutions; padding counts, the rest does not.
   """
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  forward = jax.jit(lambda params, image: model.apply(
-      {'params': params}, image)[0])
-  return forward.lower(params, image).cost_analysis()['flops']
+  forward = jax.make_jaxpr(lambda params, image: model.apply(
+      {'params': params}, image)[0])(params, image)
+  return jaxprs.total(forward.jaxpr, jaxprs.flops)
 
 
 def result(rows, stage):

@@ -211,6 +211,20 @@ def test_relu_of_a_group_norm_is_the_relu_after_it():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_1x1_convolution_is_one_function_on_every_platform(stride):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 7, 10, 3)).astype(np.float32)
+  kernel = rng.normal(size=(1, 1, 3, 5)).astype(np.float32)
+  got, pull = jax.vjp(lambda *args: layers.conv(*args, stride), x, kernel)
+  want, other = jax.vjp(lambda *args: layers.general_conv(*args, stride, 1), x,
+                        kernel)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  for a, b in zip(pull(got), other(got)):
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+
 @pytest.mark.parametrize('c, d', [(3, 8), (8, 3), (4, 4)])
 def test_gradient_of_a_product_is_the_textbooks(c, d):
   rng = np.random.default_rng(c)

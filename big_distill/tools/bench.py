@@ -197,8 +197,7 @@ def facts(stage, memory):
               if teacher.size else teacher.name for teacher in cast.teachers),
           'mixup': stage.mode.mixup, 'classes': cast.num_classes,
           'batch': stage.batch_size, 'memory_bytes': memory,
-          'exchanged_bytes': costs.exchanged(
-              stage.step, *costs.arguments(stage)), **stopwatch.machine()}
+          'exchanged_bytes': costs.exchanged(stage), **stopwatch.machine()}
 
 
 def table(rows, known):

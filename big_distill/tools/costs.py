@@ -1,17 +1,16 @@
 """What a step costs besides time: device memory, and exchange between devices.
 
 Both are read off the step itself, before anything runs: memory from the program
-that XLA compiled, exchange from the collectives in the jaxpr.
+that XLA compiled, exchange from its jaxpr.
 """
 
 import os
 
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 
-COLLECTIVES = ('psum', 'pmax', 'pmin', 'all_gather', 'all_to_all', 'ppermute',
-               'reduce_scatter')
+from big_distill import jaxprs
+
 CLOSE = 32  # A batch that falls short of the largest by one in so many is it.
 
 
@@ -35,6 +34,12 @@ def memory(program):
   used = program.memory_analysis()
   return (used.argument_size_in_bytes + used.output_size_in_bytes
           - used.alias_size_in_bytes + used.temp_size_in_bytes)
+
+
+def exchanged(stage):
+  """Bytes that each device gives to the others in a step."""
+  jaxpr = jax.make_jaxpr(stage.step)(*arguments(stage)).jaxpr
+  return jaxprs.total(jaxpr, jaxprs.exchanged)
 
 
 def available():
@@ -67,23 +72,3 @@ def largest(cost, limit):
       return fits
     n = min(guess, 16 * fits)
     costs[n] = cost(n)
-
-
-def exchanged(step, *args):
-  """Bytes that each device gives to collectives in a call of a pmapped step.
-
-  Where a step branches, those of the larger branch.
-  """
-  return _exchanged(jax.make_jaxpr(step)(*args).jaxpr)
-
-
-def _exchanged(jaxpr):
-  total = 0
-  for eqn in jaxpr.eqns:
-    if eqn.primitive.name.startswith(COLLECTIVES):
-      total += sum(x.aval.size * x.aval.dtype.itemsize for x in eqn.invars)
-    elif inner := [_exchanged(jaxpr) for jaxpr
-                   in jax.extend.core.jaxprs_in_params(eqn.params)]:
-      among = max if eqn.primitive.name == 'cond' else sum
-      total += among(inner) * eqn.params.get('length', 1)
-  return total
