@@ -4,6 +4,7 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
+from big_distill import int8
 from big_distill import params as params_lib
 
 
@@ -25,8 +26,9 @@ def introduce(stage, workdir, start):
                else f'starting in {workdir}')
   logging.info('Mode: %s.', stage.mode)
   for teacher in cast.teachers:
-    logging.info('Teacher %s sees %s; %s parameters.', teacher.name,
-                 teacher.sees, f'{params_lib.count(teacher.params):,}')
+    logging.info('Teacher %s sees %s; %s parameters in %.4g MB.', teacher.name,
+                 teacher.sees, f'{params_lib.count(teacher.params):,}',
+                 params_lib.nbytes(teacher.params) / 1e6)
   logging.info('Student sees %s; its parameters:\n%s', cast.sees,
                params_lib.overview(cast.params))
 
@@ -44,8 +46,10 @@ def first_batch(batches):
 def flops(model, params, size):
   """Floating-point operations of one image's forward pass, 2 per multiply-add.
 
-  XLA's count of the unoptimised program, padding not counted.
+  XLA's count of the unoptimised program, padding not counted, nor what it
+  takes to restore int8 kernels: that is done once for a whole batch.
   """
+  params = jax.eval_shape(int8.restore, params)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   forward = jax.jit(lambda params, image: model.apply(
       {'params': params}, image)[0])
