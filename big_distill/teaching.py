@@ -90,7 +90,7 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
     raise ValueError(f'Teacher {name!r} needs exactly one of init=CHECKPOINT, '
                      'labels=True and random=MODEL.')
   registry.check('dtype of a teacher', dtype, DTYPES)
-  registry.check('weights of a teacher', weights, WEIGHTS)
+  registry.check('kind of weights', weights, WEIGHTS)
   if labels:
     if (dtype, weights) != ('float32', 'float32'):
       raise ValueError(f'Teacher {name!r} is labels, which have neither dtype '

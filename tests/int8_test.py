@@ -204,7 +204,7 @@ def test_its_recordings_are_its_own(pair):
 
 
 @pytest.mark.parametrize('choice, message', [
-    (dict(weights='int4'), "no weights of a teacher 'int4'; did you mean int8"),
+    (dict(weights='int4'), "no kind of weights 'int4'; did you mean int8"),
     (dict(dtype='bfloat61'), 'did you mean bfloat16'),
     (dict(dtype='int8'), 'known: float32, bfloat16'),
     (dict(labels=True, weights='int8'), 'neither dtype nor weights'),
