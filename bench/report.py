@@ -48,7 +48,8 @@ def teachers():
   for row in rows:
     share = [f'{float(row[name]):.1%}' if row[name] else '-'
              for name in ('agreement', 'top1')]
-    cells = [row['teacher'], row['weights'], row['dtype'],
+    what = f'{row["teacher"]}, {row["size"]} px, batch {row["batch"]}'
+    cells = [what, row['weights'], row['dtype'],
              f'{int(row["bytes"]) / 1e6:.1f}', row['kl'] or '-', *share,
              row['error'], row['ms']]
     lines.append(f'| {" | ".join(cells)} |')
