@@ -40,7 +40,8 @@ def pair(request):
 
 @pytest.fixture(scope='module')
 def images():
-  return np.random.default_rng(0).uniform(-1, 1, (4, S, S, 3)).astype(np.float32)
+  rng = np.random.default_rng(0)
+  return rng.uniform(-1, 1, (4, S, S, 3)).astype(np.float32)
 
 
 def quantized(kernel, name='conv'):
@@ -53,7 +54,8 @@ def restored(kernel):
 
 
 @pytest.mark.parametrize('name, shape, out', [
-    ('head', (9, 4), 1), ('conv', (3, 3, 2, 4), 1), ('depthwise', (5, 5, 1, 4), 1),
+    ('head', (9, 4), 1), ('conv', (3, 3, 2, 4), 1),
+    ('depthwise', (5, 5, 1, 4), 1),
     ('query', (6, 2, 4), 2), ('key', (6, 2, 4), 2), ('value', (6, 2, 4), 2),
     ('out', (2, 4, 6), 1)])
 def test_weights_are_within_half_a_step_of_their_own_channel(name, shape, out):
