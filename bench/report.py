@@ -18,7 +18,7 @@ def read(name):
 
 
 def section():
-  """What stands between BEGIN and END, of bench/models.csv."""
+  """What stands between BEGIN and END."""
   rows = read('models.csv')
   passes = list(dict.fromkeys(row['pass'] for row in rows))
   rates = {(row['code'], row['pass']): row for row in rows}
@@ -35,7 +35,27 @@ def section():
   lines += ['', f'{first["model"]}, {first["size"]} px, batch {first["batch"]}, '
             f'float32, {first["cpus"]} CPU cores, jax {first["jax"]}, commit '
             f'{first["commit"]}, `bench/models.csv`.']
+  lines += teachers()
   return '\n'.join(lines) + '\n'
+
+
+def teachers():
+  """Lines on what teachers lose and save by fewer bits, of teachers.csv."""
+  rows = read('teachers.csv')
+  first = rows[0]
+  lines = ['', '| teacher | kernels kept as | computed in | MB | KL, nats '
+           '| agreement | top-1 | error of logits | ms |', '|---' * 9 + '|']
+  for row in rows:
+    share = [f'{float(row[name]):.1%}' if row[name] else '-'
+             for name in ('agreement', 'top1')]
+    what = f'{row["teacher"]}, {row["size"]} px, batch {row["batch"]}'
+    cells = [what, row['weights'], row['dtype'],
+             f'{int(row["bytes"]) / 1e6:.1f}', row['kl'] or '-', *share,
+             row['error'], row['ms']]
+    lines.append(f'| {" | ".join(cells)} |')
+  return lines + ['', f'Against the exact teacher, on photographs; forward of '
+                  f'one batch, {first["cpus"]} CPU cores, jax {first["jax"]}, '
+                  f'commit {first["commit"]}, `bench/teachers.csv`.']
 
 
 def replaced(text):

@@ -10,6 +10,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from big_distill import int8
 
 AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
 
@@ -109,11 +110,19 @@ def is_average(name):
 
 
 def count(tree):
-  """Number of trainable parameters; running averages are none."""
+  """Number of trainable parameters: neither averages nor steps of int8."""
+  def counts(path):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    return not is_average(name) and not name.endswith(f'kernel/{int8.STEP}')
+
   return sum(np.size(leaf)
              for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-             if not is_average(jax.tree_util.keystr(
-                 path, simple=True, separator='/')))
+             if counts(path))
+
+
+def nbytes(tree):
+  """What the parameters take on each device."""
+  return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def overview(tree):

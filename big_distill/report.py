@@ -4,6 +4,7 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
+from big_distill import int8
 from big_distill import jaxprs
 from big_distill import params as params_lib
 
@@ -26,8 +27,9 @@ def introduce(stage, workdir, start):
                else f'starting in {workdir}')
   logging.info('Mode: %s.', stage.mode)
   for teacher in cast.teachers:
-    logging.info('Teacher %s sees %s; %s parameters.', teacher.name,
-                 teacher.sees, f'{params_lib.count(teacher.params):,}')
+    logging.info('Teacher %s sees %s; %s parameters in %.4g MB.', teacher.name,
+                 teacher.sees, f'{params_lib.count(teacher.params):,}',
+                 params_lib.nbytes(teacher.params) / 1e6)
   logging.info('Student sees %s; its parameters:\n%s', cast.sees,
                params_lib.overview(cast.params))
 
@@ -47,6 +49,7 @@ def flops(model, params, size):
 
   Those of products and convolutions; padding counts, the rest does not.
   """
+  params = jax.eval_shape(int8.restore, params)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   forward = jax.make_jaxpr(lambda params, image: model.apply(
       {'params': params}, image)[0])(params, image)

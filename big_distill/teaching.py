@@ -14,10 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import int8
 from big_distill import pretrained
 from big_distill import registry
 
 LABELS = 'labels'  # What label teachers see, beside the views of a batch.
+DTYPES = ('float32', 'bfloat16')  # What a model computes in.
+WEIGHTS = {  # What its kernels are kept as.
+    'float32': lambda params: params,
+    'int8': int8.quantize,
+}
 
 
 class Teacher(NamedTuple):
@@ -53,9 +59,14 @@ def recorded(name):
   return f'recorded {name}'
 
 
+def forward(model, params, images):
+  """(logits, out) of a model, whatever its kernels are kept as."""
+  return model.apply({'params': int8.restore(params)}, images)
+
+
 def features(model, layer, params, images):
   """A layer of a model's `out`, [b, f]; maps [b, h, w, f] by their mean."""
-  out = model.apply({'params': params}, images)[1]
+  out = forward(model, params, images)[1]
   registry.check('layer', layer, out)
   x = out[layer].astype(jnp.float32)
   return x.reshape(len(x), -1, x.shape[-1]).mean(axis=1)
@@ -67,17 +78,23 @@ def _log_probs_of_labels(params, labels):
 
 
 def load(name, *, init=None, labels=False, size=None, dtype='float32',
-         random=None, recording=None, num_classes=None):
+         weights='float32', random=None, recording=None, num_classes=None):
   """A teacher, from a section of config.teachers.
 
   Exactly one of: `init`, a checkpoint (a path, gs:// or a published name);
   `labels`; or `random`, the description of a model with random weights, head
   included, which teaches nonsense and serves to try a config without its teacher.
+  A model computes in `dtype`; `weights` is what its kernels are kept as.
   """
   if bool(init) + bool(labels) + bool(random) != 1:
     raise ValueError(f'Teacher {name!r} needs exactly one of init=CHECKPOINT, '
                      'labels=True and random=MODEL.')
+  registry.check('dtype of a teacher', dtype, DTYPES)
+  registry.check('kind of weights', weights, WEIGHTS)
   if labels:
+    if (dtype, weights) != ('float32', 'float32'):
+      raise ValueError(f'Teacher {name!r} is labels, which have neither dtype '
+                       'nor weights: leave both out.')
     return Teacher(name, _log_probs_of_labels, {}, num_classes, None)
   if size is None:
     raise ValueError(f'Teacher {name!r} does not say the size of its images.')
@@ -91,10 +108,10 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
   model, params = pretrained.freeze(model, params, jnp.dtype(dtype))
 
   def answer(params, images):
-    return model.apply({'params': params}, images)[0]
+    return forward(model, params, images)[0]
 
-  return Teacher(name, answer, params, model.num_classes, size, model,
-                 recording=recording)
+  return Teacher(name, answer, WEIGHTS[weights](params), model.num_classes,
+                 size, model, recording=recording)
 
 
 def consensus(answers, combine='logits'):

@@ -92,7 +92,7 @@ def small(dataset, teacher, variants, best, arg):
   arg = parse(arg, variant='fast', epochs=0, **ARGUMENTS)
   epochs = arg.epochs or choose('variant', arg.variant, variants)
   row = min(best, key=lambda known: abs(math.log(known / epochs)))
-  prof = dict(init=teacher, size=128, dtype='float32')
+  prof = dict(init=teacher, size=128, dtype='float32', weights='float32')
   if arg.recording:
     prof['recording'] = arg.recording
   return recipe(arg, dataset, epochs, dict(prof=prof), **best[row])

@@ -57,8 +57,10 @@ STUDENTS = {
     'vit_b16': dict(family='vit', variant='B/16'),
 }
 TEACHERS = {
-    'T224': dict(init='BiT-M R152x2 imagenet2012 ic224', size=224),
-    'T384': dict(init='BiT-M R152x2 imagenet2012 rc384', size=384),
+    'T224': dict(init='BiT-M R152x2 imagenet2012 ic224', size=224,
+                 dtype='float32', weights='float32'),
+    'T384': dict(init='BiT-M R152x2 imagenet2012 rc384', size=384,
+                 dtype='float32', weights='float32'),
     'labels': dict(labels=True),
 }
 COSINE = dict(wd=3e-4, clip=1.0, warmup_steps=5000, schedule='cosine')

@@ -37,7 +37,8 @@ def get_config(arg=None):
   c.student = dict(family='bit', depth=(1, 1, 1), width=0.375, size=48,
                    dtype='float32')
   c.teachers = dict(
-      teacher=dict(init='caltech12 teacher', size=48, dtype='float32'))
+      teacher=dict(init='caltech12 teacher', size=48, dtype='float32',
+                   weights='float32'))
   c.loss = dict(name='kl', t=1.0, t2=True)
   c.optim = dict(name='adam', lr=0.01, wd=1e-4, clip=1.0, warmup_percent=5)
 

@@ -83,6 +83,7 @@ def test_a_student_learns_from_the_recording_alone(recording):
     ('view', {'teachers.teacher.size': 24}),
     ('fraction', {'crops': {'fraction': .5}}),
     ('dtype', {'teachers.teacher.dtype': 'bfloat16'}),
+    ('teacher', {'teachers.teacher.weights': 'int8'}),
     ('teacher', {'teachers.teacher.init': '', 'teachers.teacher.random': {
         'depth': (1,), 'width': .125}})])
 def test_a_recording_of_something_else_is_refused_by_field(

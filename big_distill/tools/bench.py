@@ -187,7 +187,8 @@ def facts(stage, memory):
   """What a number needs beside it to be compared with another."""
   def model(model, params, sees):
     family = type(model).__module__.rsplit('.', 1)[-1]
-    return (f'{family}, {params_lib.count(params) / 1e6:.3g} M parameters, '
+    return (f'{family}, {params_lib.count(params) / 1e6:.3g} M parameters in '
+            f'{params_lib.nbytes(params) / 1e6:.3g} MB, '
             f'{jnp.dtype(model.dtype).name}, sees {sees}')
 
   cast = stage.cast
