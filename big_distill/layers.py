@@ -17,20 +17,24 @@ import jax
 import jax.numpy as jnp
 
 from big_distill import parallel
+from big_distill import winograd
 
 
 def conv(x, kernel, stride=1):
   """Convolution with an HWIO kernel in x's precision; pads like PyTorch."""
   kernel = kernel.astype(x.dtype)
-  if len(kernel) > 1:
-    return general_conv(x, kernel, stride, groups=1)
-  if stride == 1:
-    return pointwise(x, kernel)
-  # XLA's GPU compiler aborts at some sizes where a product takes a slice.
-  return jax.lax.platform_dependent(
-      x, kernel, cpu=lambda x, kernel: pointwise(
-          x[:, ::stride, ::stride], kernel),
-      default=functools.partial(general_conv, stride=stride, groups=1))
+  general = functools.partial(general_conv, stride=stride, groups=1)
+  if len(kernel) == 1:
+    if stride == 1:
+      return pointwise(x, kernel)
+    # XLA's GPU compiler aborts at some sizes where a product takes a slice.
+    return jax.lax.platform_dependent(
+        x, kernel, default=general, cpu=lambda x, kernel: pointwise(
+            x[:, ::stride, ::stride], kernel))
+  if stride == 1 and winograd.pays(x, kernel):
+    return jax.lax.platform_dependent(
+        x, kernel, default=general, cpu=winograd.conv)
+  return general(x, kernel)
 
 
 def pointwise(x, kernel):
