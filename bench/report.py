@@ -8,6 +8,14 @@ import os
 
 HERE = os.path.dirname(__file__)
 README = os.path.join(os.path.dirname(HERE), 'README.md')
+TABLES = [  # CSV, what its cells are, its columns of rows and columns, caption.
+    ('models.csv', 'images/s (times plain Flax)', 'code', 'pass',
+     '{model}, {size} px, batch {batch}, float32, {cpus} CPU cores, jax {jax}, '
+     'commit {commit}, `bench/{name}`.'),
+    ('images.csv', 'images/s of a core (times plain)', 'views', 'code',
+     'Inception crops of {data}, batch {batch}, CPU time of all threads, '
+     'tensorflow {tensorflow}, commit {commit}, `bench/{name}`.'),
+]
 BEGIN, END = '<!-- bench -->\n', '<!-- /bench -->\n'
 
 
@@ -17,25 +25,26 @@ def read(name):
     return list(csv.DictReader(file))
 
 
-def section():
-  """What stands between BEGIN and END, of bench/models.csv."""
-  rows = read('models.csv')
-  passes = list(dict.fromkeys(row['pass'] for row in rows))
-  rates = {(row['code'], row['pass']): row for row in rows}
-  first = rows[0]
+def table(name, corner, rows, columns, caption):
+  """A table of rates, of one CSV, in Markdown."""
+  read_rows = read(name)
+  rates = {(row[rows], row[columns]): row for row in read_rows}
+  names = list(dict.fromkeys(row[columns] for row in read_rows))
 
   def cell(row):
-    return f'{float(row["images_per_s"]):.1f} ({float(row["times_plain"]):.2f})'
+    rate = float(row['images_per_s'])
+    return f'{rate:,.{int(rate < 100)}f} ({float(row["times_plain"]):.2f})'
 
-  lines = [f'| images/s (times plain Flax) | {" | ".join(passes)} |',
-           '|---' * (1 + len(passes)) + '|']
-  for code in dict.fromkeys(row['code'] for row in rows):
-    cells = ' | '.join(cell(rates[code, part]) for part in passes)
-    lines.append(f'| {code} | {cells} |')
-  lines += ['', f'{first["model"]}, {first["size"]} px, batch {first["batch"]}, '
-            f'float32, {first["cpus"]} CPU cores, jax {first["jax"]}, commit '
-            f'{first["commit"]}, `bench/models.csv`.']
-  return '\n'.join(lines) + '\n'
+  lines = [f'| {corner} | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
+  for first in dict.fromkeys(row[rows] for row in read_rows):
+    cells = ' | '.join(cell(rates[first, name]) for name in names)
+    lines.append(f'| {first} | {cells} |')
+  return '\n'.join([*lines, '', caption.format(**read_rows[0], name=name), ''])
+
+
+def section():
+  """What stands between BEGIN and END."""
+  return '\n'.join(table(*args) for args in TABLES)
 
 
 def replaced(text):

@@ -152,6 +152,16 @@ def test_pixels_of_inception_crops_are_bilinear_and_cut_to_whole_numbers():
   assert (got.numpy() == np.floor(want))[exact].all()
 
 
+def test_bilinear_pixels_are_those_of_integers_resized():
+  """They are resized as floats, which must not change them."""
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    image, size = photo(*rng.integers(1, 200, 2)), int(rng.integers(1, 150))
+    got = crops.resize(tf.constant(image), View('inception', 'a', size), False)
+    want = tf.image.resize(image, [size, size])
+    assert (got.numpy() == np.uint8(want)).all()
+
+
 @pytest.mark.parametrize('size', [7, 11, 40])
 def test_pixels_of_whole_images_are_means_of_areas(size):
   """Each pixel weighs by how much of it lies under the new one."""
