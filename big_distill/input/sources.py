@@ -274,7 +274,9 @@ def _keep_decoded(source):
   images, labels = zip(*_examples(source, _pixels))
   sizes = np.asarray([image.shape[:2] for image in images], np.int64)
   ends = np.cumsum(3 * sizes.prod(axis=1))
-  pixels = tf.constant(np.concatenate([image.ravel() for image in images]))
+  pixels = np.concatenate([image.ravel() for image in images])
+  del images  # TensorFlow makes two copies more, of which one stays.
+  pixels = tf.constant(pixels)
   sizes, ends, labels = map(tf.constant, (sizes, ends, labels))
 
   def fetch(index):
