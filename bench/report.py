@@ -27,19 +27,20 @@ def read(name):
 
 def table(name, corner, rows, columns, caption):
   """A table of rates, of one CSV, in Markdown."""
-  read_rows = read(name)
-  rates = {(row[rows], row[columns]): row for row in read_rows}
-  names = list(dict.fromkeys(row[columns] for row in read_rows))
+  found = read(name)
+  rates = {(row[rows], row[columns]): row for row in found}
+  names = list(dict.fromkeys(row[columns] for row in found))
 
   def cell(row):
     rate = float(row['images_per_s'])
     return f'{rate:,.{int(rate < 100)}f} ({float(row["times_plain"]):.2f})'
 
-  lines = [f'| {corner} | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
-  for first in dict.fromkeys(row[rows] for row in read_rows):
+  lines = [f'| {corner} | {" | ".join(names)} |',
+           '|---' * (1 + len(names)) + '|']
+  for first in dict.fromkeys(row[rows] for row in found):
     cells = ' | '.join(cell(rates[first, name]) for name in names)
     lines.append(f'| {first} | {cells} |')
-  return '\n'.join([*lines, '', caption.format(**read_rows[0], name=name), ''])
+  return '\n'.join([*lines, '', caption.format(**found[0], name=name), ''])
 
 
 def section():

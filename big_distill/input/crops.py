@@ -128,8 +128,8 @@ def decode_reduced(encoded, frames, sizes):
   """As decode_windows, by the largest ratio that leaves each box its size.
 
   By 2, 4 or 8 libjpeg's pixels are means of so many squared, to within 1 to 3
-  grey levels on average. Edges of boxes move to whole ones of them, by less than
-  a pixel of a view: tf.raw_ops.ScaleAndTranslate would leave them where they
+  grey levels on average. Edges of boxes move to whole ones of them, by less
+  than a pixel of a view: tf.raw_ops.ScaleAndTranslate would leave them where they
   are, but takes four times as long as tf.image.resize, more than is gained.
   """
   shape = tf.image.extract_jpeg_shape(encoded)

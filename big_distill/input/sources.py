@@ -267,9 +267,9 @@ def _keep_encoded(source):
 
 
 def _keep_decoded(source):
-  """Pixels of one image after another: those of any one are copied at most once.
+  """Pixels of one image after another: to fetch one is at most one copy.
 
-  Not at all, where they begin and end at multiples of 64 bytes.
+  None, where they begin and end at multiples of 64 bytes.
   """
   images, labels = zip(*_examples(source, _pixels))
   sizes = np.asarray([image.shape[:2] for image in images], np.int64)
