@@ -1,74 +1,119 @@
-"""Writes the README's performance section, from the CSVs of this folder.
+"""Writes the tables of README.md and docs/speed.md, from the CSVs of this folder.
 
   python -m bench.report
+
+A table stands between <!-- bench NAME --> and <!-- /bench -->, NAME in TABLES.
 """
 
 import csv
 import os
+import re
 
 HERE = os.path.dirname(__file__)
-README = os.path.join(os.path.dirname(HERE), 'README.md')
-BEGIN, END = '<!-- bench -->\n', '<!-- /bench -->\n'
+PAGES = [os.path.join(os.path.dirname(HERE), page)
+         for page in ('README.md', 'docs/speed.md')]
+PLACE = re.compile(r'(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)', re.DOTALL)
 
 
 def read(name):
   """Rows of a CSV of this folder."""
-  with open(os.path.join(HERE, name), newline='') as file:
+  with open(os.path.join(HERE, f'{name}.csv'), newline='') as file:
     return list(csv.DictReader(file))
 
 
-def section():
-  """What stands between BEGIN and END."""
-  rows = read('models.csv')
-  passes = list(dict.fromkeys(row['pass'] for row in rows))
-  rates = {(row['code'], row['pass']): row for row in rows}
-  first = rows[0]
-
-  def cell(row):
-    return f'{float(row["images_per_s"]):.1f} ({float(row["times_plain"]):.2f})'
-
-  lines = [f'| images/s (times plain Flax) | {" | ".join(passes)} |',
-           '|---' * (1 + len(passes)) + '|']
-  for code in dict.fromkeys(row['code'] for row in rows):
-    cells = ' | '.join(cell(rates[code, part]) for part in passes)
-    lines.append(f'| {code} | {cells} |')
-  lines += ['', f'{first["model"]}, {first["size"]} px, batch {first["batch"]}, '
-            f'float32, {first["cpus"]} CPU cores, jax {first["jax"]}, commit '
-            f'{first["commit"]}, `bench/models.csv`.']
-  lines += teachers()
-  return '\n'.join(lines) + '\n'
+def rates(row):
+  rate = float(row['images_per_s'])
+  text = f'{rate:,.{int(rate < 100)}f}'
+  return f'{text} ({float(row["times_plain"]):.2f})'
 
 
-def teachers():
-  """Lines on what teachers lose and save by fewer bits, of teachers.csv."""
-  rows = read('teachers.csv')
-  first = rows[0]
-  lines = ['', '| teacher | kernels kept as | computed in | MB | KL, nats '
-           '| agreement | top-1 | error of logits | ms |', '|---' * 9 + '|']
-  for row in rows:
-    share = [f'{float(row[name]):.1%}' if row[name] else '-'
-             for name in ('agreement', 'top1')]
-    what = f'{row["teacher"]}, {row["size"]} px, batch {row["batch"]}'
-    cells = [what, row['weights'], row['dtype'],
-             f'{int(row["bytes"]) / 1e6:.1f}', row['kl'] or '-', *share,
-             row['error'], row['ms']]
-    lines.append(f'| {" | ".join(cells)} |')
-  return lines + ['', f'Against the exact teacher, on photographs; forward of '
-                  f'one batch, {first["cpus"]} CPU cores, jax {first["jax"]}, '
-                  f'commit {first["commit"]}, `bench/teachers.csv`.']
+def crossed(corner, down, across):
+  """rows -> a table of rates, rows and columns by the names of two columns."""
+  def make(rows):
+    cells = {(row[down], row[across]): rates(row) for row in rows}
+    names = list(dict.fromkeys(row[across] for row in rows))
+    return [[corner, *names]] + [
+        [name, *(cells[name, other] for other in names)]
+        for name in dict.fromkeys(row[down] for row in rows)]
+  return make
+
+
+def listed(**columns):
+  """rows -> a table of a line per row; columns are formatted: title='{ms}'."""
+  def make(rows):
+    return [[*columns]] + [
+        [text.format(**{key: _number(value) for key, value in row.items()})
+         for text in columns.values()] for row in rows]
+  return make
+
+
+def _number(text):
+  try:
+    return float(text)
+  except ValueError:
+    return text or _Missing()
+
+
+class _Missing:
+  """What was not measured, in any format."""
+
+  def __format__(self, spec):
+    return '-'
+
+
+MADE = 'jax {jax}, commit {commit}, `bench/{name}.csv`.'
+TABLES = {  # Name of a CSV: its table, and what is said below.
+    'models': (
+        crossed('images/s (times plain Flax)', 'code', 'pass'),
+        '{model}, {size} px, batch {batch}, {dtype}, {cpus} CPU cores, ' + MADE),
+    'gpu': (
+        listed(**{'': '{code}', 'images/s': '{images_per_s:,.0f}',
+                  'of peak': '{share_of_peak:.0%}'}),
+        '{model}, {size} px, batch {batch}, {dtype}, {pass}, {device}, whose '
+        'peak is {peak_tflop_per_s} TFLOP/s in a product of matrices, ' + MADE),
+    'images': (
+        crossed('images/s of a core (times plain)', 'views', 'code'),
+        'Inception crops of {data}, batch {batch}, CPU time of all threads, '
+        'tensorflow {tensorflow}, commit {commit}, `bench/{name}.csv`.'),
+    'teachers': (
+        listed(**{'teacher': '{teacher}, {size:.0f} px', 'kept as': '{weights}',
+                  'computed in': '{dtype}', 'bytes': '{bytes:,.0f}',
+                  'KL, nats': '{kl}', 'agreement': '{agreement:.1%}',
+                  'top-1': '{top1:.1%}', 'error of logits': '{error}',
+                  'ms': '{ms}'}),
+        'Against the exact teacher, on photographs; forward of one batch, {cpus} '
+        'CPU cores, ' + MADE),
+    'scaling': (
+        listed(**{'processes x devices': '{processes:.0f} x {devices_each:.0f}',
+                  'batch': '{batch:.0f}', 'images/s': '{images_per_s:,.0f}',
+                  'of one device': '{of_one_device:.0%}',
+                  'bytes exchanged': '{exchanged_bytes:,.0f}'}),
+        '`configs/quickstart.py`, {per_device} images per device, which are '
+        'simulated on {cpus} CPU cores, ' + MADE),
+}
+
+
+def table(name):
+  """Markdown of a CSV."""
+  make, caption = TABLES[name]
+  rows = read(name)
+  first, *rest = make(rows)
+  lines = [first, ['---'] * len(first), *rest]
+  return '\n'.join([*(f'| {" | ".join(line)} |' for line in lines), '',
+                    caption.format(**rows[0], name=name), ''])
 
 
 def replaced(text):
-  """A README with this section."""
-  head, rest = text.split(BEGIN)
-  return head + BEGIN + section() + END + rest.split(END)[1]
+  """A page with its tables as the CSVs have them."""
+  return PLACE.sub(lambda place: place[1] + table(place[2]) + place[3], text)
 
 
 def main():
-  with open(README) as file:
-    text = file.read()
-  with open(README, 'w') as file:
-    file.write(replaced(text))
+  for page in PAGES:
+    with open(page) as file:
+      text = file.read()
+    with open(page, 'w') as file:
+      file.write(replaced(text))
 
 
 if __name__ == '__main__':

@@ -32,9 +32,9 @@ def photo(h=64, w=80, seed=0):
   return np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
 
 
-def render(image, *texts, index=5):
+def render(image, *texts, index=5, **options):
   shown = crops.render(tf.constant(image), [View.parse(t) for t in texts], SEED,
-                       EPOCH, tf.constant(index, tf.int64))
+                       EPOCH, tf.constant(index, tf.int64), **options)
   return {name: pixels.numpy() for name, pixels in shown.items()}
 
 
@@ -152,6 +152,16 @@ def test_pixels_of_inception_crops_are_bilinear_and_cut_to_whole_numbers():
   assert (got.numpy() == np.floor(want))[exact].all()
 
 
+def test_bilinear_pixels_are_those_of_integers_resized():
+  """They are resized as floats, which must not change them."""
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    image, size = photo(*rng.integers(1, 200, 2)), int(rng.integers(1, 150))
+    got = crops.resize(tf.constant(image), View('inception', 'a', size), False)
+    want = tf.image.resize(image, [size, size])
+    assert (got.numpy() == np.uint8(want)).all()
+
+
 @pytest.mark.parametrize('size', [7, 11, 40])
 def test_pixels_of_whole_images_are_means_of_areas(size):
   """Each pixel weighs by how much of it lies under the new one."""
@@ -180,6 +190,18 @@ def test_encoded_and_decoded_images_render_alike():
       alone = render(encoded.numpy(), view, index=index)[view]
       pixels = render(decoded.numpy(), view, index=index)[view]
       assert (both[view] == pixels).all() and (alone == pixels).all()
+
+
+def test_two_regions_of_a_jpeg_are_those_of_its_pixels():
+  """They are cut out of one window, which is mostly not the whole."""
+  image = photo()
+  encoded = encode(Image.fromarray(image), format='JPEG')
+  decoded = crops.decode(encoded).numpy()
+  views = ('inception#student@9', 'inception#teacher@7', 'random#a@8')
+  for index in range(8):
+    got, want = (render(each, *views, index=index)
+                 for each in (encoded, decoded))
+    assert all((got[view] == want[view]).all() for view in views)
 
 
 @tf.function(reduce_retracing=True)
@@ -260,3 +282,107 @@ def test_images_of_any_kind_are_cropped_alike(options):
   assert not lossless or (decoded == photo()).all()
   for view in ('inception#a@9', 'random#a@9', 'central@9', 'squash@9'):
     assert (render(encoded, view)[view] == render(decoded, view)[view]).all()
+
+
+@pytest.mark.parametrize('ratio', [2, 4, 8])
+@pytest.mark.parametrize('subsampling', ['4:4:4', '4:2:2', '4:2:0'])
+def test_a_reduced_window_has_the_pixels_of_the_reduced_whole(subsampling,
+                                                              ratio):
+  encoded = tf.constant(encode(Image.fromarray(photo(83, 101)), format='JPEG',
+                               subsampling=subsampling))
+  whole = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
+  shape = whole.shape[:2]
+  assert shape == (-(-83 // ratio), -(-101 // ratio))
+  rng = np.random.default_rng(0)
+  for _ in range(10):
+    sides = rng.integers(1, np.add(shape, 1))
+    frame = tf.constant([*rng.integers(0, shape - sides + 1), *sides], tf.int32)
+    window = crops.decode_window(encoded, frame, ratio)
+    assert (window == crops.cut(whole, frame)).numpy().all()
+
+
+@pytest.mark.parametrize('ratio', [2, 4, 8])
+def test_reduced_pixels_lie_where_the_pixels_lie_that_they_stand_for(ratio):
+  """A slope as steep as can be: an offset of a pixel would be a level each."""
+  y, x = np.mgrid[:203, :245]
+  image = np.stack([y, x, 255 - x], -1).astype(np.uint8)
+  encoded = encode(Image.fromarray(image), format='JPEG', quality=100,
+                   subsampling='4:4:4')
+  shape = tf.constant(image.shape)
+  for size, crop in ((24, 'inception'), (25, 'random')):
+    view = View(crop, 'a', size)
+    for index in range(8):
+      die = crops.die(SEED, EPOCH, tf.constant(index, tf.int64), view)
+      frame, flip = crops.box(view, shape, die)
+      small = crops.shrink(frame, shape, ratio)
+      moved = (small * ratio).numpy()
+      want = crops.resize(crops.cut(image, moved), view, flip)
+      got = crops.resize(crops.decode_window(encoded, small, ratio), view, flip)
+      error = np.abs(np.float32(got) - np.float32(want))
+      # Past the outermost pixels' centres, bilinear values stay level.
+      edge = ratio // 2 + 1
+      inner = error[1:-1, 1:-1]
+      assert error.max() <= edge and inner.max() <= 2 and inner.mean() < .7
+      ends = [each[:2] + each[2:] for each in (frame.numpy(), moved)]
+      shift = np.abs([frame.numpy()[:2] - moved[:2], ends[0] - ends[1]])
+      assert (shift[0] <= ratio // 2).all() and (shift[1] < ratio).all()
+
+
+def test_jpegs_are_reduced_as_far_as_their_views_allow(monkeypatch):
+  encoded = encode(Image.fromarray(photo(128, 140)), format='JPEG')
+  ratios, real = [], crops.decode_window
+
+  def decode_window(encoded, frame, ratio):
+    pixels = real(encoded, frame, ratio)
+    tf.py_function(lambda: ratios.append(ratio), [], [])
+    return pixels
+
+  monkeypatch.setattr(crops, 'decode_window', decode_window)
+  run = tf.function(lambda *texts: crops.render(
+      tf.constant(encoded), [View.parse(text) for text in texts], SEED, EPOCH,
+      tf.constant(0, tf.int64), 1., reduced=True))
+  for texts, ratio in ((['squash@65'], 1), (['squash@64'], 2),
+                       (['squash@33'], 2), (['squash@32'], 4),
+                       (['squash@16'], 8), (['squash@8'], 8),
+                       (['squash@16', 'squash@40'], 2),
+                       (['central@16', 'squash@70'], 1)):
+    ratios.clear()
+    run(*texts)
+    assert ratios == [ratio], texts
+
+
+@pytest.mark.parametrize('view, mean', [
+    ('inception#a@32', 11), ('random#a@32', 9)])
+def test_reducing_photographs_changes_pixels_within_bounds(view, mean):
+  """By the mean of all that are reduced; the rest stay as they are."""
+  source = sources.load('caltech12', 'test[:60]', cache='none')
+  region, size = View.parse(view).region, View.parse(view).size
+  errors = []
+  for index in range(60):
+    encoded, _ = source.fetch(tf.constant(index, tf.int64))
+    exact, near = (render(encoded.numpy(), view, index=index, reduced=reduced)
+                   for reduced in (False, True))
+    error = np.abs(np.float32(exact[view]) - near[view]).mean()
+    die = crops.die(SEED, EPOCH, tf.constant(index, tf.int64), region)
+    frame, _ = crops.box(region, tf.image.extract_jpeg_shape(encoded), die)
+    if min(frame.numpy()[2:]) < 2 * size:
+      assert error == 0
+    else:
+      errors.append(error)
+  assert len(errors) > 10 and 1 < np.mean(errors) < mean
+
+
+@pytest.mark.parametrize('ratio', [2, 4, 8])
+def test_a_reduced_photograph_consists_about_of_means_of_squares(ratio):
+  """The bundled ones are small and sharp; larger ones do within 1 level."""
+  errors = []
+  source = sources.load('caltech12', 'test[:12]', cache='none')
+  for index in range(12):
+    encoded, _ = source.fetch(tf.constant(index, tf.int64))
+    pixels = crops.decode(encoded).numpy()
+    h, w = (side // ratio for side in pixels.shape[:2])
+    want = np.float32(pixels[:h * ratio, :w * ratio]).reshape(
+        h, ratio, w, ratio, 3).mean(axis=(1, 3))
+    got = crops.decode_window(encoded, tf.constant([0, 0, h, w]), ratio).numpy()
+    errors.append(np.abs(got - want).mean())
+  assert np.mean(errors) < 2.5

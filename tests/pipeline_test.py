@@ -2,10 +2,12 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from big_distill import parallel
 from big_distill.input import crops
 from big_distill.input import pipeline
 from big_distill.input import sources
@@ -172,6 +174,32 @@ def test_the_fraction_decides_the_central_crop(source):
   a, b = (next(pipeline.eval_batches(source, [view], 8, 0, fraction=fraction))
           for fraction in (.5, 1.))
   assert (a['views'][str(view)] != b['views'][str(view)]).any()
+
+
+def test_training_alone_is_reduced():
+  source = sources.load('caltech12', f'train[:{N}]')
+  view = View.parse('random#a@16')  # Of 96 px or more, as far as 1/4.
+  def differ(make, *args):
+    a, b = (next(make(source, *args, reduced=reduced))['views'][str(view)]
+            for reduced in (False, True))
+    return (a != b).any()
+  assert differ(pipeline.train_batches, [view], 8, 0, 0, 1)
+  # What votes teaches, and has to see what a student sees.
+  assert differ(pipeline.vote_batches, view, 8, 0, 0, 4, 2)
+  assert not differ(pipeline.eval_batches, [view], 8, 0)
+
+
+def test_views_reach_the_devices_as_uint8_without_a_copy_on_the_host(source):
+  """On CPU the arrays of the devices are the memory that tf.data filled."""
+  share = 8 * jax.local_device_count()
+  batch, = batches(source, 0, 1, share)
+  arrays = parallel.split(batch)['views']
+  for view in VIEWS[:2]:  # Shares of 8 x 8 x 8 x 3 bytes: at multiples of 64.
+    pixels, array = batch['views'][str(view)], arrays[str(view)]
+    assert array.dtype == np.uint8 and pixels.dtype == np.uint8
+    for shard in array.addressable_shards:
+      place = shard.data.unsafe_buffer_pointer() - pixels.ctypes.data
+      assert place == shard.index[0].start * pixels.nbytes // array.shape[0]
 
 
 def test_a_mixture_shows_its_parts_by_weight_and_each_in_whole_epochs():

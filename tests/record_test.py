@@ -82,6 +82,7 @@ def test_a_student_learns_from_the_recording_alone(recording):
     ('view', {'mode.teacher': 'inception#others'}),
     ('view', {'teachers.teacher.size': 24}),
     ('fraction', {'crops': {'fraction': .5}}),
+    ('reduced', {'crops': {'reduced': True}}),
     ('dtype', {'teachers.teacher.dtype': 'bfloat16'}),
     ('teacher', {'teachers.teacher.weights': 'int8'}),
     ('teacher', {'teachers.teacher.init': '', 'teachers.teacher.random': {

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from bench import images as images_bench
 from bench import plain_flax
 from bench import report
 from big_distill import params as params_lib
+from big_distill.input import crops
 from big_distill.models import bit
 
 
@@ -55,7 +58,36 @@ def test_plain_flax_and_ours_are_one_function_and_gradient():
         atol=2e-4 * float(jnp.abs(grad).max()), err_msg=key)
 
 
-def test_readme_says_what_was_measured():
-  with open(report.README) as file:
+def test_all_input_pipelines_show_the_same_of_the_same_images(tmp_path):
+  images_bench.mosaics(tmp_path, count=4)
+  files = sorted(tmp_path.iterdir())
+  shapes = {crops.decode(file.read_bytes()).shape for file in files}
+  assert len(files) == 4 and shapes == {(384, 480, 3)}
+  makers = images_bench.contenders(f'folder:{tmp_path}')
+  for shown in images_bench.cases(16).values():
+    sizes = sorted(size for _, size in shown)
+    for code, make in makers.items():
+      batch = next(make(shown, 8))
+      views = batch if code == 'plain' else [*batch['views'].values()]
+      assert sorted(view.shape for view in views) == [
+          (8, size, size, 3) for size in sizes], code
+      dtype = np.float32 if code == 'plain' else np.uint8
+      assert all(view.dtype == dtype for view in views)
+      # The mean of a view is that of photographs, not of what was scaled.
+      assert all(60 < view.mean() < 180 for view in views)
+  rows = images_bench.measure(makers, [16], batch=4, steps=1, repeats=1)
+  assert len(rows) == 3 * len(makers)
+  assert {row['times_plain'] for row in rows if row['code'] == 'plain'} == {1}
+
+
+@pytest.mark.parametrize('page', report.PAGES)
+def test_pages_say_what_was_measured(page):
+  with open(page) as file:
     text = file.read()
   assert report.replaced(text) == text, 'Run python -m bench.report.'
+  assert text.count('<!-- bench ') == len(report.PLACE.findall(text)) > 0
+
+
+def test_every_table_is_on_a_page():
+  text = ''.join(open(page).read() for page in report.PAGES)
+  assert {name for _, name, _ in report.PLACE.findall(text)} == {*report.TABLES}

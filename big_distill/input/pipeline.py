@@ -47,26 +47,28 @@ def example_of(number, parts, seed):
 
 
 def train_batches(source, views, batch_size, seed, start, stop, *,
-                  fraction=views_lib.FRACTION, host=(0, 1)):
+                  fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
   """Yields host batches of steps start ... stop - 1.
 
   {'label': int32 [b] or multi-hot [b, c], 'index': int64 [b],
    'views': {view: uint8 [b, s, s, 3]}}
   where b is the share of host[0] among host[1] hosts, in order of number.
+  `reduced` renders faster and less exactly, see crops.render.
   """
   def example(number):
     return *example_of(number, source.parts, seed), {}
 
   return _batches(source, batch_size, start, stop, host, example,
-                  _shows(source, views, seed, fraction))
+                  _shows(source, views, seed, fraction, reduced))
 
 
 def train_boxes(source, views, batch_size, seed, start, stop, *, held,
-                fraction=views_lib.FRACTION, host=(0, 1)):
+                fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
   """As train_batches, with 'boxes' of views in place of their pixels.
 
   {region: int32 [b, 5]}, see crops.boxes. `held` is what sources.hold returns.
   """
+  del reduced  # What is held is decoded already.
   images, labels = held
   sizes, labels = tf.constant(images.sizes), tf.constant(labels)
 
@@ -82,12 +84,13 @@ def train_boxes(source, views, batch_size, seed, start, stop, *, held,
 
 
 def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION,
-                 host=(0, 1)):
+                 reduced=False, host=(0, 1)):
   """Yields host batches of a whole split in order, the last one padded.
 
   As train_batches, with 'mask' float32 [b]: 0 marks padding. All hosts yield
-  equally many batches.
+  equally many batches. Their pixels are exact, whatever training does.
   """
+  del reduced
   n = source.num_examples
 
   def example(number):
@@ -99,7 +102,7 @@ def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION
 
 
 def vote_batches(source, view, batch_size, seed, first, last, votes, *,
-                 fraction=views_lib.FRACTION, host=(0, 1)):
+                 fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
   """Yields host batches of so many draws of a view of examples first ... last-1.
 
   As eval_batches; all draws of an example lie side by side.
@@ -113,15 +116,15 @@ def vote_batches(source, view, batch_size, seed, first, last, votes, *,
             {'mask': tf.cast(number < count, tf.float32)})
 
   return _batches(source, batch_size, 0, -(-count // batch_size), host, example,
-                  _shows(source, [view], seed, fraction))
+                  _shows(source, [view], seed, fraction, reduced))
 
 
-def _shows(source, views, seed, fraction):
+def _shows(source, views, seed, fraction, reduced=False):
   """(epoch, index) -> the label and the views of an example."""
   def show(epoch, index):
     image, label = source.fetch(index)
-    return {'label': label, 'views': crops.render(image, views, seed, epoch,
-                                                  index, fraction)}
+    return {'label': label, 'views': crops.render(
+        image, views, seed, epoch, index, fraction, reduced)}
   return show
 
 

@@ -20,7 +20,8 @@ from big_distill import views
 SHARD = 1024
 
 
-def manifest(teacher, source, mode, seed, fraction=views.FRACTION):
+def manifest(teacher, source, mode, seed, fraction=views.FRACTION,
+             reduced=False):
   """What decides a teacher's answers in a mode: a dict that JSON can hold."""
   return {
       'teacher': checksum(teacher.params),
@@ -29,6 +30,7 @@ def manifest(teacher, source, mode, seed, fraction=views.FRACTION):
       'examples': source.num_examples,
       'view': str(mode.teacher.at(teacher.size)),
       'fraction': fraction,
+      'reduced': reduced,
       'votes': mode.votes,
       'seed': seed,
       'classes': teacher.num_classes,

@@ -236,13 +236,14 @@ def _examples(source, then):
     raise blame(source, [count], error) from error
 
 
+def _pixels(image):
+  return crops.decode(image) if image.dtype == tf.string else image
+
+
 def hold(source):
   """All its images, decoded, for devices to hold: (render.Images, labels)."""
-  def pixels(image):
-    return crops.decode(image) if image.dtype == tf.string else image
-
   images, labels, size = [], [], 0
-  for image, label in _examples(source, pixels):
+  for image, label in _examples(source, _pixels):
     images.append(image), labels.append(label)
     size += image.nbytes
     if size > render.LIMIT:
@@ -266,13 +267,23 @@ def _keep_encoded(source):
 
 
 def _keep_decoded(source):
-  """Pixels, serialised: images differ in size."""
-  images, labels = _read_all(
-      source, lambda image: tf.io.serialize_tensor(crops.decode(image)))
+  """Pixels of one image after another: to fetch one is at most one copy.
+
+  None, where they begin and end at multiples of 64 bytes.
+  """
+  images, labels = zip(*_examples(source, _pixels))
+  sizes = np.asarray([image.shape[:2] for image in images], np.int64)
+  ends = np.cumsum(3 * sizes.prod(axis=1))
+  pixels = np.concatenate([image.ravel() for image in images])
+  del images  # TensorFlow makes two copies more, of which one stays.
+  pixels = tf.constant(pixels)
+  sizes, ends, labels = map(tf.constant, (sizes, ends, labels))
 
   def fetch(index):
-    pixels = tf.io.parse_tensor(images[index], tf.uint8)
-    return tf.ensure_shape(pixels, [None, None, 3]), labels[index]
+    height, width = tf.unstack(sizes[index])
+    start = ends[index] - 3 * height * width
+    image = tf.reshape(pixels[start:ends[index]], [height, width, 3])
+    return image, labels[index]
 
   return source._replace(fetch=fetch)
 
