@@ -48,10 +48,12 @@ def listed(**columns):
 
 
 def _number(text):
-  try:
-    return float(text)
-  except ValueError:
-    return text or _Missing()
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return text or _Missing()
 
 
 class _Missing:
@@ -76,7 +78,7 @@ TABLES = {  # Name of a CSV: its table, and what is said below.
         'Inception crops of {data}, batch {batch}, CPU time of all threads, '
         'tensorflow {tensorflow}, commit {commit}, `bench/{name}.csv`.'),
     'teachers': (
-        listed(**{'teacher': '{teacher}, {size:.0f} px', 'kept as': '{weights}',
+        listed(**{'teacher': '{teacher}, {size} px', 'kept as': '{weights}',
                   'computed in': '{dtype}', 'bytes': '{bytes:,.0f}',
                   'KL, nats': '{kl}', 'agreement': '{agreement:.1%}',
                   'top-1': '{top1:.1%}', 'error of logits': '{error}',
@@ -84,8 +86,8 @@ TABLES = {  # Name of a CSV: its table, and what is said below.
         'Against the exact teacher, on photographs; forward of one batch, {cpus} '
         'CPU cores, ' + MADE),
     'scaling': (
-        listed(**{'processes x devices': '{processes:.0f} x {devices_each:.0f}',
-                  'batch': '{batch:.0f}', 'images/s': '{images_per_s:,.0f}',
+        listed(**{'processes x devices': '{processes} x {devices_each}',
+                  'batch': '{batch}', 'images/s': '{images_per_s:,.0f}',
                   'of one device': '{of_one_device:.0%}',
                   'bytes exchanged': '{exchanged_bytes:,.0f}'}),
         '`configs/quickstart.py`, {per_device} images per device, which are '
