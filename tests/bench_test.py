@@ -191,6 +191,20 @@ def test_the_largest_batch_fits_and_few_are_tried(cost, want):
   assert len(tried) <= 8
 
 
+def test_the_largest_batch_is_of_whole_groups_and_a_step_of_it_runs():
+  config = dict(
+      data={}, mode='funmatch', mixup=dict(group=4),
+      batch_size=32, total_steps=9, student=dict(size=8, depth=(1,), width=.125),
+      teachers=dict(labels=dict(labels=True)), loss=dict(name='xent'),
+      optim=dict(name='sgd', lr=1e-3))
+  limit = 500_000
+  batch, memory = costs.largest_batch(config, noise.Noise(5), limit)
+  assert batch % (4 * 4) == 0 and batch > 32
+  assert .8 * limit < memory <= limit
+  with pytest.raises(ValueError, match='smallest batch, 16 images'):
+    costs.largest_batch(config, noise.Noise(5), 1000)
+
+
 def test_flops_are_two_per_multiply_add():
   class Model(nn.Module):
     @nn.compact
@@ -211,7 +225,9 @@ def test_flops_are_two_per_multiply_add():
 
 
 def test_flops_of_a_published_model():
-  model, params = pretrained.create(num_classes=1000, depth=50, size=224)
+  model = pretrained.build(num_classes=1000, depth=50)
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), image)['params']
   # He et al. count 3.8 G multiply-adds with strides in 1x1 convolutions; with
   # strides in 3x3 ones, as here, 4.1 (torchvision's count of its ResNet-50).
   np.testing.assert_allclose(report.flops(model, params, 224), 2 * 4.09e9,

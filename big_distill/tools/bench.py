@@ -126,7 +126,8 @@ def time_input(stage, config, calls=1, repeats=10):
   # tf.data finds its number of threads and fills its buffer meanwhile.
   for _ in range(8):
     next(batches)
-  times = [stopwatch.seconds(lambda: next(batches), calls) for _ in range(repeats)]
+  times = [stopwatch.seconds(lambda: next(batches), calls)
+           for _ in range(repeats)]
   return first, statistics.median(times)
 
 
@@ -153,34 +154,6 @@ def bench(stage, config, calls=1, repeats=10, with_input=False):
                     seconds / times[WHOLE][1], first))
   return (rows + ([Row(INPUT, note=note)] if note else []),
           costs.memory(program))
-
-
-def largest(config, data, limit):
-  """(the most images whose step fits into `limit` bytes, the bytes it holds).
-
-  One such step is taken.
-  """
-  unit = jax.device_count() * config.get('accumulate', 1)
-  if views.mode(config['mode']).mixup:
-    unit *= {'group': 8, **config.get('mixup', {})}['group']
-  steps = {}
-
-  def cost(units):
-    stage = stage_lib.set_stage({**config, 'batch_size': units * unit}, data)
-    step = stage.step.lower(*costs.arguments(stage)).compile()
-    steps[units] = stage, step
-    return costs.memory(step)
-
-  units = costs.largest(cost, limit)
-  if not units:
-    raise ValueError(f'The smallest batch, {unit} images, does not fit into '
-                     f'{limit / 1e9:.1f} GB.')
-  stage, step = steps[units]
-  jax.block_until_ready(step(
-      parallel.replicate(stage.state),
-      parallel.replicate(stage.cast.teacher_params),
-      parallel.split(next(stage.batches(0)))))
-  return stage.batch_size, costs.memory(step)
 
 
 def facts(stage, memory):
@@ -270,7 +243,10 @@ def _config(flag):
   for name in MODEL:
     if flag.config and flag[name].present:
       raise ValueError(f'--{name} and --config are both given: keep one.')
-  config = {**(flag.config or _described(flag)), 'evals': {}}
+  config = {**(flag.config or _described(flag))}
+  # A step alone, of views that are given to it.
+  config |= {'evals': {}, 'steps_per_call': 1,
+             'data': {**config['data'], 'resident': False}}
   if flag.batch:
     config['batch_size'] = flag.batch
   return config
@@ -320,7 +296,7 @@ def main(argv):
     data = noise.Noise(flag.classes)
     if flag.largest:
       limit = costs.available()
-      batch, memory = largest(config, data, limit)
+      batch, memory = costs.largest_batch(config, data, limit)
       print(f'The largest batch is {batch:,} images: a step holds '
             f'{memory / 1e9:.1f} of {limit / 1e9:.1f} GB of each device.')
       return

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from big_distill import jaxprs
+from big_distill import parallel
+from big_distill import stage as stage_lib
+from big_distill import views
 
 CLOSE = 32  # A batch that falls short of the largest by one in so many is it.
 
@@ -72,3 +75,31 @@ def largest(cost, limit):
       return fits
     n = min(guess, 16 * fits)
     costs[n] = cost(n)
+
+
+def largest_batch(config, data, limit):
+  """(the most images whose step fits into `limit` bytes, the bytes it holds).
+
+  One such step is taken.
+  """
+  unit = jax.device_count() * config.get('accumulate', 1)
+  if views.mode(config['mode']).mixup:
+    unit *= {'group': 8, **config.get('mixup', {})}['group']
+  steps = {}
+
+  def cost(units):
+    stage = stage_lib.set_stage({**config, 'batch_size': units * unit}, data)
+    step = stage.step.lower(*arguments(stage)).compile()
+    steps[units] = stage, step
+    return memory(step)
+
+  units = largest(cost, limit)
+  if not units:
+    raise ValueError(f'The smallest batch, {unit} images, does not fit into '
+                     f'{limit / 1e9:.1f} GB.')
+  stage, step = steps[units]
+  jax.block_until_ready(step(
+      parallel.replicate(stage.state),
+      parallel.replicate(stage.cast.teacher_params),
+      parallel.split(next(stage.batches(0)))))
+  return stage.batch_size, memory(step)
