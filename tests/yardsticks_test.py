@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bench import curves
 from bench import images as images_bench
 from bench import plain_flax
 from bench import report
@@ -56,6 +57,29 @@ def test_plain_flax_and_ours_are_one_function_and_gradient():
     np.testing.assert_allclose(
         our_grads[name(key)].reshape(grad.shape), grad, rtol=0,
         atol=2e-4 * float(jnp.abs(grad).max()), err_msg=key)
+
+
+def test_the_formulas_are_what_layers_compute():
+  model = bit.Model(5, depth=(1,), width=1)
+  rng = np.random.default_rng(0)
+  images = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+  params = jax.jit(model.init)(jax.random.key(0), images)['params']
+  params['head']['kernel'] = rng.normal(size=(256, 5)).astype(np.float32)
+
+  def run():
+    def gradient(params):  # A new one each time, which nobody has traced.
+      return jax.value_and_grad(lambda params: jnp.sum(jnp.sin(
+          model.apply({'params': params}, images)[0])))(params)
+
+    traced = jax.jit(gradient).trace(params)
+    return traced.lower().compile()(params), str(traced.jaxpr)
+
+  ours, program = run()
+  with curves.formulas():
+    plain, other = run()
+  assert 'platform_index' in program and 'platform_index' not in other
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=0, atol=2e-3 * np.abs(b).max() + 1e-6), ours, plain)
 
 
 def test_all_input_pipelines_show_the_same_of_the_same_images(tmp_path):
