@@ -15,6 +15,7 @@ from big_distill.input import crops
 from big_distill.input import sources
 
 load, hold = sources.load, sources.hold
+AHEAD = 2  # Batches rendered ahead of need.
 
 
 def example_of(number, parts, seed):
@@ -144,9 +145,8 @@ def _batches(source, batch_size, start, stop, host, example, show):
     return {'index': index, **show(epoch, index), **further}
 
   dataset = tf.data.Dataset.range(start * share, stop * share)
-  dataset = dataset.map(render, tf.data.AUTOTUNE, deterministic=True)
-  dataset = dataset.batch(share, drop_remainder=True)
-  dataset = dataset.prefetch(tf.data.AUTOTUNE)
+  dataset = sources.by_all_cores(dataset, render)
+  dataset = dataset.batch(share, drop_remainder=True).prefetch(AHEAD)
 
   def stream(step):
     try:

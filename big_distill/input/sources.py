@@ -82,6 +82,16 @@ def load(name=None, split='train', data_dir=None, cache='encoded',
           'none': lambda source: source}[cache](source)
 
 
+def by_all_cores(dataset, function):
+  """dataset.map(function), in order, as many calls at once as there are cores."""
+  # tf.data's autotuner sleeps for up to a minute at a time, and we saw the end
+  # of a run wait for it.
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  dataset = dataset.map(function, os.cpu_count(), deterministic=True)
+  return dataset.with_options(options)
+
+
 def _mix(sections):
   """One source of several, whose weights say how often each one is seen."""
   weights = [section.pop('weight', 1) for section in sections]
@@ -227,7 +237,7 @@ def _examples(source, then):
     image, label = source.fetch(index)
     return then(image), label
   dataset = tf.data.Dataset.range(source.num_examples)
-  dataset = dataset.map(fetch, tf.data.AUTOTUNE, deterministic=True)
+  dataset = by_all_cores(dataset, fetch)
   count = 0
   try:
     for count, example in enumerate(dataset.as_numpy_iterator(), 1):
@@ -295,7 +305,7 @@ def _without_corrupt(source):
     # Returned, because what nobody asks for is not decoded.
     return index, tf.shape(crops.decode(image))
   dataset = tf.data.Dataset.range(source.num_examples)
-  dataset = dataset.map(survives, tf.data.AUTOTUNE, deterministic=True)
+  dataset = by_all_cores(dataset, survives)
   decoded = dataset.ignore_errors().as_numpy_iterator()
   good = np.asarray([index for index, _ in decoded], np.int64)
   bad = np.setdiff1d(np.arange(source.num_examples), good)

@@ -123,8 +123,7 @@ def time_input(stage, config, calls=1, repeats=10):
       pipeline.load('caltech12', cache=cache), shown, stage.batch_size, 0, 0,
       2**40 // stage.batch_size, **dict(config.get('crops', {})))
   first = stopwatch.seconds(lambda: next(batches))
-  # tf.data finds its number of threads and fills its buffer meanwhile.
-  for _ in range(8):
+  for _ in range(8):  # What is rendered ahead is used up.
     next(batches)
   times = [stopwatch.seconds(lambda: next(batches), calls)
            for _ in range(repeats)]
