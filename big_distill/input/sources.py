@@ -83,12 +83,13 @@ def load(name=None, split='train', data_dir=None, cache='encoded',
 
 
 def by_all_cores(dataset, function):
-  """dataset.map(function), in order, as many calls at once as there are cores."""
+  """dataset.map(function), in order, two calls at once for each core."""
   # tf.data's autotuner sleeps for up to a minute at a time, and we saw the end
-  # of a run wait for it.
+  # of a run wait for it. From the decoded cache, two calls deliver a fifth more
+  # than it does, one call a tenth less than two.
   options = tf.data.Options()
   options.autotune.enabled = False
-  dataset = dataset.map(function, os.cpu_count(), deterministic=True)
+  dataset = dataset.map(function, 2 * os.cpu_count(), deterministic=True)
   return dataset.with_options(options)
 
 
