@@ -85,8 +85,8 @@ def load(name=None, split='train', data_dir=None, cache='encoded',
 def by_all_cores(dataset, function):
   """dataset.map(function), in order, two calls at once for each core."""
   # tf.data's autotuner sleeps for up to a minute at a time, and we saw the end
-  # of a run wait for it. From the decoded cache, two calls deliver a fifth more
-  # than it does, one call a tenth less than two.
+  # of a run wait for it. From the decoded cache, two calls per core deliver a
+  # fifth more than it chooses to, and a tenth more than one.
   options = tf.data.Options()
   options.autotune.enabled = False
   dataset = dataset.map(function, 2 * os.cpu_count(), deterministic=True)
