@@ -51,7 +51,7 @@ def time_step(config, per_device, calls, repeats):
   return seconds, costs.exchanged(stage)
 
 
-def run(layout, flag):
+def run(layout):
   """As time_step, by as many processes as the layout says; of the first."""
   processes, devices = layout
   with socket.socket() as free:
@@ -69,14 +69,14 @@ def run(layout, flag):
   return json.loads(said[0].splitlines()[-1])
 
 
-def measure(flag):
+def measure(per_device, rounds):
   """A row per layout; layouts take turns."""
   times = {layout: [] for layout in LAYOUTS}
-  for _, layout in itertools.product(range(flag.rounds), LAYOUTS):
-    times[layout].append(run(layout, flag))
+  for _, layout in itertools.product(range(rounds), LAYOUTS):
+    times[layout].append(run(layout))
   rows = []
   for (processes, devices), results in times.items():
-    images = flag.per_device * processes * devices
+    images = per_device * processes * devices
     rate = images / statistics.median(seconds for seconds, _ in results)
     rows.append({
         'processes': processes, 'devices_each': devices, 'batch': images,
@@ -96,7 +96,7 @@ def main(_):
     print(json.dumps(time_step({**flag.config}, flag.per_device, flag.steps,
                                flag.repeats)))
     return
-  rows = measure(flag)
+  rows = measure(flag.per_device, flag.rounds)
   for row in rows:
     print(f'{row["processes"]} x {row["devices_each"]} devices'
           f'{row["images_per_s"]:9,.0f} images/s{row["of_one_device"]:7.0%}'

@@ -9,6 +9,7 @@ from bench import curves
 from bench import images as images_bench
 from bench import plain_flax
 from bench import report
+from bench import scaling
 from big_distill import params as params_lib
 from big_distill.input import crops
 from big_distill.models import bit
@@ -102,6 +103,22 @@ def test_all_input_pipelines_show_the_same_of_the_same_images(tmp_path):
   rows = images_bench.measure(makers, [16], batch=4, steps=1, repeats=1)
   assert len(rows) == 3 * len(makers)
   assert {row['times_plain'] for row in rows if row['code'] == 'plain'} == {1}
+
+
+def test_scaling_is_told_in_rates_of_one_device(monkeypatch):
+  def run(layout):
+    slow = len(ran) == 4  # Once: medians do not mind.
+    ran.append(layout)
+    return [.5 * layout[0] * layout[1] * (10 if slow else 1), 7]
+
+  ran = []
+  monkeypatch.setattr(scaling, 'run', run)
+  rows = scaling.measure(per_device=8, rounds=3)
+  assert ran == 3 * [*scaling.LAYOUTS]
+  for row, (processes, devices) in zip(rows, scaling.LAYOUTS, strict=True):
+    assert row['batch'] == 8 * processes * devices
+    assert row['images_per_s'] == 16 and row['of_one_device'] == 1
+    assert row['exchanged_bytes'] == 7
 
 
 @pytest.mark.parametrize('page', report.PAGES)
