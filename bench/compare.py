@@ -119,8 +119,9 @@ def measure(depth, dtype, size, batch, repeats, calls=1):
   median = {key: seconds for key, (_, seconds) in stopwatch.in_turn(
       {**runs, PEAK: multiply}, calls, repeats).items()}
   peak = operations / median[PEAK]
-  one = report.flops(*pretrained.create(num_classes=CLASSES, depth=depth,
-                                        size=size), size)
+  model = pretrained.build(num_classes=CLASSES, depth=depth)
+  params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  one = report.flops(model, params, size)
   work = dict(zip(PASSES, (one, 3 * one)))
   return [{'model': f'BiT-R{depth}x1', 'size': size, 'batch': batch,
            'dtype': dtype.name, 'code': name, 'pass': part,

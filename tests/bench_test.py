@@ -177,7 +177,8 @@ def test_memory_is_that_of_what_goes_in_and_comes_out_and_lies_between():
 @pytest.mark.parametrize('cost, want', [
     (lambda n: 10 + 7 * n, 1000), (lambda n: 10 + 7 * n + (n > 8) * 2000, 714),
     (lambda n: 7000 + n, 10), (lambda n: 5 * n + 60 * n**.5, 1018),
-    (lambda n: 8000, 0), (lambda n: 6 * n + n**1.5 / 50, 1054), (lambda n: 5000 * n, 1)])
+    (lambda n: 8000, 0), (lambda n: 6 * n + n**1.5 / 50, 1054),
+    (lambda n: 5000 * n, 1)])
 def test_the_largest_batch_fits_and_few_are_tried(cost, want):
   tried = []
 

@@ -224,7 +224,6 @@ def test_a_1x1_convolution_is_one_function_on_every_platform(stride):
     np.testing.assert_allclose(a, b, atol=1e-3)
 
 
-
 @pytest.mark.parametrize('c, d', [(3, 8), (8, 3), (4, 4)])
 def test_gradient_of_a_product_is_the_textbooks(c, d):
   rng = np.random.default_rng(c)

@@ -266,14 +266,9 @@ def hold(source):
   return render.pack(images), np.asarray(labels)
 
 
-def _read_all(source, then):
-  """then(image) and label of every example, in order: two constants."""
-  images, labels = zip(*_examples(source, then))
-  return tf.constant(images, tf.string), tf.constant(labels)
-
-
 def _keep_encoded(source):
-  images, labels = _read_all(source, lambda image: image)
+  images, labels = zip(*_examples(source, lambda image: image))
+  images, labels = tf.constant(images, tf.string), tf.constant(labels)
   return source._replace(fetch=lambda i: (images[i], labels[i]))
 
 
