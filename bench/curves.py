@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_distill import layers
 from big_distill import parallel
 from big_distill import stage as stage_lib
-from big_distill import winograd
 from big_distill.models import bit
+from big_distill.ops import layers
+from big_distill.ops import winograd
 from big_distill.tools import stopwatch
 from configs import quickstart
 

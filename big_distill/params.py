@@ -10,7 +10,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from big_distill import int8
+from big_distill.ops import int8
 
 AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
 

@@ -5,9 +5,10 @@ there is a file of the same name in weights/, which knows the published names,
 recognises the family in a checkpoint and speaks its layouts.
 """
 
+import pkgutil
+
 import jax
 import jax.numpy as jnp
-import pkgutil
 
 from big_distill import params as params_lib
 from big_distill import registry

@@ -4,9 +4,9 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 
-from big_distill import int8
 from big_distill import jaxprs
 from big_distill import params as params_lib
+from big_distill.ops import int8
 
 
 def introduce(stage, workdir, start):

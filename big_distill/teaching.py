@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_distill import int8
 from big_distill import pretrained
 from big_distill import registry
+from big_distill.ops import int8
 
 LABELS = 'labels'  # What label teachers see, beside the views of a batch.
 DTYPES = ('float32', 'bfloat16')  # What a model computes in.

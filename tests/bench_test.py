@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from big_distill import jaxprs
-from big_distill import layers
 from big_distill import optim
 from big_distill import parallel
 from big_distill import pretrained
@@ -20,6 +19,7 @@ from big_distill import report
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
+from big_distill.ops import layers
 from big_distill.tools import bench
 from big_distill.tools import costs
 from big_distill.tools import noise

@@ -1,11 +1,10 @@
 """Cutting tensors into blocks loses nothing, and turns leave nobody out."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import blocks
+from big_distill.ops import blocks
 
 
 @pytest.mark.parametrize('shape, merged', [

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import int8
 from big_distill import optim
 from big_distill import parallel
 from big_distill import params as params_lib
@@ -15,6 +14,7 @@ from big_distill import teaching
 from big_distill import views
 from big_distill.input import pipeline
 from big_distill.input import recorded
+from big_distill.ops import int8
 from big_distill.tools import evaluate
 from configs import quickstart
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import layers
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import mobilenet_v3
+from big_distill.ops import layers
 
 CLASSES = 5
 WIDTH = .25
@@ -420,7 +420,7 @@ def test_channels_and_squeezes_are_those_of_the_table(variant):
               240: 64, 144: 40, 288: 72, 576: 144}  # torchvision's sizes.
   for i, row in enumerate(TABLES[variant].splitlines(), 1):
     _, mid, out, squeezes, _, _ = row.split()
-    c = 16 if i == 1 else c
+    c = 16 if i == 1 else c  # noqa: F821, the last row's out.
     block, mid, out = f'block{i:02d}', int(mid), int(out)
     assert flat[f'{block}/project/kernel'].shape == (1, 1, mid, out)
     assert (f'{block}/expand/kernel' in flat) == (mid != c)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import layers
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import bit
+from big_distill.ops import layers
 
 DEPTH = (2, 1)  # With and without projection, with and without stride.
 CLASSES = 7
@@ -412,9 +412,9 @@ def test_a_new_model_has_no_opinion_and_is_a_function_of_its_seed():
 
 
 def test_depths_are_those_of_the_papers():
-  for depth, layers in bit.UNITS.items():
+  for depth in bit.UNITS:
     # Three convolutions per unit, the root and the head.
-    assert 3 * sum(bit.units(depth)) + 2 == depth, layers
+    assert 3 * sum(bit.units(depth)) + 2 == depth
   assert bit.units([3, 1]) == (3, 1)
 
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from big_distill import figures
 from big_distill import runs
+from big_distill.tools import figures
 from big_distill.tools import plot
 
 TOTAL = 4  # Steps per epoch of every run here, and evaluations of each.

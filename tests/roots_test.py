@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import roots
+from big_distill.ops import roots
 
 EPS = 1e-6
 

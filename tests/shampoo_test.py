@@ -11,8 +11,8 @@ import pytest
 from big_distill import checkpoint
 from big_distill import optim
 from big_distill import parallel
-from big_distill import roots
 from big_distill import steps
+from big_distill.ops import roots
 from big_distill.optimizers import shampoo
 
 # Nothing but D, of blocks that are smaller than the tensors here: no two of

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import layers
 from big_distill import losses
 from big_distill import optim
 from big_distill import parallel
@@ -16,6 +15,7 @@ from big_distill import stage
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
+from big_distill.ops import layers
 
 B, S, C = 32, 4, 3
 VIEW = views.View.parse('inception#both@4')

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import layers
-from big_distill import winograd
+from big_distill.ops import layers
+from big_distill.ops import winograd
 
 
 def exact(x, kernel):

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from big_distill import layers
+from big_distill.ops import layers
 
 UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
     26: (2, 2, 2, 2),

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from big_distill import layers
 from big_distill import registry
+from big_distill.ops import layers
 
 
 class Row(NamedTuple):

@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from big_distill import blocks
 from big_distill import optim
 from big_distill import parallel
 from big_distill import registry
-from big_distill import roots
+from big_distill.ops import blocks
+from big_distill.ops import roots
 
 MOMENTA = ('gradient', 'update')
 

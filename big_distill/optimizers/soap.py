@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from big_distill import blocks
 from big_distill import parallel
+from big_distill.ops import blocks
 
 FIRST = 10  # Iterations of a basis's first turn.
 

@@ -26,12 +26,12 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from big_distill import figures
 from big_distill import registry
 from big_distill import runs as runs_lib
 from big_distill import views
-from big_distill.figures import EPOCHS, LENGTH, LOSS, SOURCE, STEPS
+from big_distill.tools import figures
 from big_distill.tools import sweep as sweep_lib
+from big_distill.tools.figures import EPOCHS, LENGTH, LOSS, SOURCE, STEPS
 
 EPOCH = 'train/epoch'
 ACCURACY = ('test/acc@1', 'student/acc@1')  # The first that all runs have.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from big_distill import parallel
-from big_distill import winograd
+from big_distill.ops import winograd
 
 
 def conv(x, kernel, stride=1):
