@@ -30,6 +30,6 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'plot': ['matplotlib'],
-        'test': ['pytest', 'matplotlib', 'nbclient', 'nbformat', 'ipykernel'],
+        'test': ['pytest', 'hypothesis', 'matplotlib', 'nbclient', 'nbformat', 'ipykernel'],
     },
 )

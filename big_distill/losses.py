@@ -1,13 +1,16 @@
 """Distillation losses: (student logits, target log-probs) [b, c] -> [b].
 
-Everything stays in log space and float32. A target of probability zero has
-log-probability -inf, as labels do, and contributes exactly nothing.
+A target is an array [b, c] or a topk.TopK, which knows the most probable
+classes and the weight of all others together. Everything stays in log space and
+float32. A target of probability zero has log-probability -inf, as labels do,
+and contributes exactly nothing.
 """
 
 import jax
 import jax.numpy as jnp
 
 from big_distill import registry
+from big_distill import topk
 
 
 def _expect(p_log, x):
@@ -20,8 +23,18 @@ def temper(log_probs, t):
   return jax.nn.log_softmax(log_probs.astype(jnp.float32) / t, axis=-1)
 
 
+def _both(logits, target, t):
+  """Log-probs at temperature t of the student and of its target."""
+  if isinstance(target, topk.TopK):
+    log_p, log_q = topk.in_buckets(target, logits, t)
+    return log_q, log_p
+  return temper(logits, t), temper(target, t)
+
+
 def entropy(logits):
-  """Entropy in nats of softmax(logits). [b, c] -> [b]."""
+  """Entropy in nats of softmax(logits), or of a TopK. [b, c] -> [b]."""
+  if isinstance(logits, topk.TopK):
+    return topk.entropy(logits)
   log_p = temper(logits, 1.)
   return -_expect(log_p, log_p)
 
@@ -29,23 +42,30 @@ def entropy(logits):
 def kl(logits, target, *, t=1., t2=True):
   """KL(target || student), both at temperature t. [b, c], [b, c] -> [b].
 
+  Of a TopK it is the KL over k + 1 buckets, the last of which holds all other
+  classes: never more than over c classes, and equal to it for k = c.
+
   `t2` multiplies by t^2, which keeps the gradient's size across temperatures
   (Hinton et al., arXiv 1503.02531). The paper's equation has no such factor;
   the authors' code has it.
   """
-  log_q, log_p = temper(logits, t), temper(target, t)
+  log_q, log_p = _both(logits, target, t)
   return (t**2 if t2 else 1.) * _expect(log_p, log_p - log_q)
 
 
 def xent(logits, target):
   """Cross-entropy with the target distribution. [b, c], [b, c] -> [b]."""
+  if isinstance(target, topk.TopK):
+    return kl(logits, target) + entropy(target)
   return -_expect(temper(target, 1.), temper(logits, 1.))
 
 
 def hard(logits, target):
   """Cross-entropy with the target's most probable class. [b, c] -> [b]."""
   log_q = temper(logits, 1.)
-  best = jnp.argmax(target, axis=-1, keepdims=True)
+  best = (target.classes[..., :1].astype(jnp.int32)
+          if isinstance(target, topk.TopK)
+          else jnp.argmax(target, axis=-1, keepdims=True))
   return -jnp.take_along_axis(log_q, best, axis=-1)[..., 0]
 
 

@@ -1,0 +1,145 @@
+"""Answers of many classes in few bytes: the largest logits, and their tail.
+
+Of c logits the k largest are kept with their classes. The others, the tail,
+are one bucket, whose probability at temperature t needs
+
+  L(b) = logsumexp(b x_i) over the tail, b = 1/t.
+
+L is convex and smooth, and L'(b) is the mean of x under the tail's softmax at
+temperature t. Both are kept, exactly, at the temperatures of NODES; between
+them a cubic has these values and slopes. So temperature need not be known when
+an answer is stored, and loss and gradient know what the tail weighs: a softmax
+over the k classes alone would not.
+
+Logits have no absolute offset. They are kept relative to the largest one,
+which float16 then rounds least where probability is most.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+DENSE = 256  # Up to so many classes all logits are kept.
+K = 32  # Otherwise so many, see bench/topk.csv.
+NODES = (10., 5., 2., 1.)  # Temperatures; the paper compares these.
+_B = np.float32(1) / np.float32(NODES)  # Ascending.
+
+
+class TopK(NamedTuple):
+  """Answers [b, c]: their k largest logits, and what is known of the tail.
+
+  Logits are relative to the largest, and sorted: values[:, 0] is 0. `tail`
+  holds L(b) and L'(b) of the docstring above at each of NODES.
+  """
+  values: jax.Array  # A float [b, k], by default float16.
+  classes: jax.Array  # uint16 [b, k], or uint32 beyond 65,536 classes.
+  tail: jax.Array  # float32 [b, 2, 4].
+
+
+def default_k(c):
+  """How many logits to keep of c classes; None: all, as an array [b, c]."""
+  return None if c <= DENSE else K
+
+
+def _index_dtype(c):
+  return np.dtype('uint16' if c <= 2**16 else 'uint32')
+
+
+def bytes_per_answer(c, k=None, dtype='float16'):
+  """Bytes of an answer of c classes, dense if k is None."""
+  size = jnp.dtype(dtype).itemsize
+  if k is None:
+    return c * size
+  return k * (size + _index_dtype(c).itemsize) + 2 * len(NODES) * 4
+
+
+def compress(logits, k=K, dtype='float16'):
+  """Logits [b, c], or log-probs, which may be -inf -> TopK of k classes."""
+  c = logits.shape[-1]
+  if not 1 <= k <= c:
+    raise ValueError(f'k={k} logits cannot be kept of {c} classes: give a k '
+                     f'from 1 to {c}.')
+  x = logits.astype(jnp.float32)
+  x = x - jnp.max(x, axis=-1, keepdims=True)
+  values, classes = jax.lax.top_k(x, k)
+  tail = jax.vmap(_tail_at, in_axes=(None, 0), out_axes=-1)(
+      _without(x, classes), jnp.asarray(_B))
+  return TopK(values.astype(dtype), classes.astype(_index_dtype(c)), tail)
+
+
+def _without(x, classes):
+  """x [b, c], -inf at the classes [b, k]."""
+  return jnp.put_along_axis(x, classes.astype(jnp.int32), -jnp.inf, axis=-1,
+                            inplace=False)
+
+
+def _tail_at(x, b):
+  """(L(b), L'(b)) of x [b, c], as [b, 2]. An empty tail is (-inf, 0)."""
+  value = jax.nn.logsumexp(b * x, axis=-1)
+  # Where everything is -inf so is the value, and -inf - -inf is NaN.
+  p = jnp.exp(b * x - jnp.where(value == -jnp.inf, 0., value)[..., None])
+  return jnp.stack(
+      [value, jnp.sum(jnp.where(x == -jnp.inf, 0., p * x), axis=-1)], axis=-1)
+
+
+def tail_logsumexp(answer, t):
+  """logsumexp(x / t) over the tail of a TopK, [b]; t from 1 to 10.
+
+  Exact at NODES, and -inf where the tail is empty.
+  """
+  if isinstance(t, (int, float)) and not NODES[-1] <= t <= NODES[0]:
+    raise ValueError(f'A temperature of {t:g} is outside {NODES[-1]:g} to '
+                     f'{NODES[0]:g}, for which the tail of an answer is kept: '
+                     'choose t in this range, or keep all logits.')
+  b, nodes = 1 / jnp.asarray(t, jnp.float32), jnp.asarray(_B)
+  i = jnp.clip(jnp.searchsorted(nodes, b) - 1, 0, len(NODES) - 2)
+  width = nodes[i + 1] - nodes[i]
+  s = (b - nodes[i]) / width
+  value, slope = answer.tail[..., 0, :], answer.tail[..., 1, :]
+  empty = value[..., 0] == -jnp.inf
+  value = jnp.where(empty[..., None], 0., value)
+  # Hermite's cubic. At s=0 and s=1 all terms but one vanish.
+  between = ((1 - s)**2 * (1 + 2 * s) * value[..., i]
+             + s**2 * (3 - 2 * s) * value[..., i + 1]
+             + s * (1 - s)**2 * width * slope[..., i]
+             - s**2 * (1 - s) * width * slope[..., i + 1])
+  return jnp.where(empty, -jnp.inf, between)
+
+
+def log_probs(answer, t):
+  """Log-probs of a TopK at temperature t: k classes, the tail, [b, k+1]."""
+  top = answer.values.astype(jnp.float32) / t
+  tail = tail_logsumexp(answer, t)[..., None]
+  return jax.nn.log_softmax(jnp.concatenate([top, tail], axis=-1), axis=-1)
+
+
+def in_buckets(answer, logits, t):
+  """(log-probs of a TopK, of a student's logits [b, c]), both [b, k+1].
+
+  Both are at temperature t and of the same buckets: the k classes, and all
+  others. Where k = c there are no others and both are [b, k].
+  """
+  log_p = log_probs(answer, t)
+  log_q = jax.nn.log_softmax(logits.astype(jnp.float32) / t, axis=-1)
+  classes = answer.classes.astype(jnp.int32)
+  top = jnp.take_along_axis(log_q, classes, axis=-1)
+  if classes.shape[-1] == logits.shape[-1]:
+    return log_p[..., :-1], top
+  # Not 1 - sum(q), which cancels: the others may weigh next to nothing.
+  rest = jax.nn.logsumexp(_without(log_q, classes), axis=-1, keepdims=True)
+  return log_p, jnp.concatenate([top, rest], axis=-1)
+
+
+def entropy(answer):
+  """Entropy in nats of all classes at temperature 1, [b]: -sum p log p.
+
+  It is logsumexp(x) less the mean of x, and the tail's part of that is kept.
+  """
+  log_p = log_probs(answer, 1.)
+  p = jnp.exp(log_p)
+  # log_p[0] = x[0] - logsumexp(x), and x[0] = 0. No p x where p is 0.
+  x = jnp.concatenate([answer.values.astype(jnp.float32),
+                       answer.tail[..., 1, -1:]], axis=-1)
+  return -log_p[..., 0] - jnp.sum(jnp.where(p > 0, p * x, 0.), axis=-1)
