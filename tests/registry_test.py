@@ -6,8 +6,8 @@ from big_distill import registry
 
 
 @pytest.mark.parametrize('folder, names', [
-    ('models', ['bit', 'mobilenet_v3', 'vit']),
-    ('weights', ['bit', 'mobilenet_v3', 'vit']),
+    ('models', ['bit', 'efficientnet_lite', 'mobilenet_v3', 'vit']),
+    ('weights', ['bit', 'efficientnet_lite', 'mobilenet_v3', 'vit']),
     ('optimizers', ['adam', 'muon', 'sgd', 'shampoo', 'soap']),
     ('evaluators', ['agreement', 'calibration', 'cka', 'classification',
                     'distance', 'fewshot'])])

@@ -99,6 +99,7 @@ class Conv(nn.Module):
   stride: int = 1
   act: Callable = lambda x: x
   depthwise: bool = False
+  same: bool = False  # Padded as TensorFlow does, see layers.conv.
 
   @nn.compact
   def __call__(self, x):
@@ -106,7 +107,7 @@ class Conv(nn.Module):
              self.features)
     kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
     convolve = layers.depthwise if self.depthwise else layers.conv
-    x = convolve(x, kernel, self.stride)
+    x = convolve(x, kernel, self.stride, self.same)
     return self.act(self.norm(name='norm')(x, self.train))
 
 

@@ -20,10 +20,14 @@ from big_distill import parallel
 from big_distill.ops import winograd
 
 
-def conv(x, kernel, stride=1):
-  """Convolution with an HWIO kernel in x's precision; pads like PyTorch."""
+def conv(x, kernel, stride=1, same=False):
+  """Convolution with an HWIO kernel in x's precision.
+
+  Pads by (k - 1) / 2 on all sides, as PyTorch's models do, or with `same` as
+  TensorFlow does: at stride 2 an even side is padded less at its start.
+  """
   kernel = kernel.astype(x.dtype)
-  general = functools.partial(general_conv, stride=stride, groups=1)
+  general = functools.partial(general_conv, stride=stride, groups=1, same=same)
   if len(kernel) == 1:
     if stride == 1:
       return pointwise(x, kernel)
@@ -71,37 +75,49 @@ def narrow_transposed(x, g):
   return jax.lax.optimization_barrier(x.T) @ g
 
 
-def depthwise(x, kernel, stride=1):
-  """Convolves each channel with its own kernel, [k, k, 1, c], k odd."""
+def depthwise(x, kernel, stride=1, same=False):
+  """Convolves each channel with its own kernel, [k, k, 1, c], k odd.
+
+  Pads as `conv` does.
+  """
   # XLA's grouped convolution is 8 to 80 times slower on CPU, its gradient
   # 3 to 100 times.
   return jax.lax.platform_dependent(
-      x, kernel, cpu=functools.partial(shifted_depthwise, stride=stride),
-      default=functools.partial(general_depthwise, stride=stride))
+      x, kernel,
+      cpu=functools.partial(shifted_depthwise, stride=stride, same=same),
+      default=functools.partial(general_depthwise, stride=stride, same=same))
 
 
-def general_depthwise(x, kernel, stride=1):
+def general_depthwise(x, kernel, stride=1, same=False):
   """As a grouped convolution."""
-  return general_conv(x, kernel.astype(x.dtype), stride, groups=x.shape[-1])
+  return general_conv(x, kernel.astype(x.dtype), stride, x.shape[-1], same)
 
 
-def shifted_depthwise(x, kernel, stride=1):
+def shifted_depthwise(x, kernel, stride=1, same=False):
   """As a sum of shifted products."""
   h, w = (-(-n // stride) for n in x.shape[1:3])
-  pad = len(kernel) // 2
-  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  rows, columns = padding(x, kernel, stride, same)
+  x = jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
   products = [
       x[:, i:i + stride * h:stride, j:j + stride * w:stride] * weight[0]
       for i, row in enumerate(kernel) for j, weight in enumerate(row)]
   return sum(products).astype(x.dtype)
 
 
-def general_conv(x, kernel, stride, groups):
+def general_conv(x, kernel, stride, groups, same=False):
   """As XLA has it."""
-  pad = len(kernel) // 2
   return jax.lax.conv_general_dilated(
-      x, kernel, (stride, stride), ((pad, pad), (pad, pad)),
+      x, kernel, (stride, stride), padding(x, kernel, stride, same),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups)
+
+
+def padding(x, kernel, stride, same):
+  """Zeros before and after the rows of x, and its columns; see `conv`."""
+  k = len(kernel)
+  if same:
+    return tuple(jax.lax.padtype_to_pads(
+        x.shape[1:3], (k, k), (stride, stride), 'SAME'))
+  return ((k // 2, k // 2),) * 2
 
 
 class GroupNorm(nn.Module):

@@ -1,0 +1,92 @@
+"""EfficientNet-Lite 0 to 4: EfficientNets without squeezes, with ReLU6.
+
+The networks of tensorflow/tpu's models/official/efficientnet/lite and of the
+PyPI package efficientnet_lite_pytorch, whose logits these equal: blocks are
+those of MobileNetV3, padding is TensorFlow's 'SAME'. There is no dropout and
+no stochastic depth: a student that matches functions uses none of the
+original's training tricks (Beyer et al., 2022, arXiv 2106.05237).
+"""
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from big_distill import registry
+from big_distill.models import mobilenet_v3
+
+ROWS = (  # Repeats, kernel, stride, expansion, channels out; lite0's.
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+STEM, TOP = 32, 1280  # Channels, of every variant.
+VARIANTS = {  # Times as wide, times as deep; and the size they were made for.
+    'lite0': (1., 1., 224),
+    'lite1': (1., 1.1, 240),
+    'lite2': (1.1, 1.2, 260),
+    'lite3': (1.2, 1.4, 280),
+    'lite4': (1.4, 1.8, 300),
+}
+# Pixels of 0 to 255 less 127, over 128: efficientnet_lite_builder.py.
+MEAN, STD = 127., 128.
+
+fold = mobilenet_v3.fold
+
+
+def plan(variant: str) -> tuple[mobilenet_v3.Row, ...]:
+  """A variant's blocks. ValueError for a variant that is not in VARIANTS."""
+  registry.check('variant of EfficientNet-Lite', variant, VARIANTS)
+  width, depth, _ = VARIANTS[variant]
+  rows, c = [], STEM
+  for i, (repeats, size, stride, expansion, out) in enumerate(ROWS):
+    out = mobilenet_v3.make_divisible(width * out)
+    if 0 < i < len(ROWS) - 1:  # The first and the last are never repeated.
+      repeats = math.ceil(depth * repeats)
+    for first in [True] + [False] * (repeats - 1):
+      rows.append(mobilenet_v3.Row(size, expansion * c, out, False, nn.relu6,
+                                   stride if first else 1))
+      c = out
+  return tuple(rows)
+
+
+class Model(nn.Module):
+  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+
+  `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
+  [b, 1280] and 'logits'. `variant` is one of VARIANTS, `norm` is gn or bn; for
+  the latter see layers.BatchNorm. `dtype` is the precision of activations and
+  of the kernels that meet them; parameters and moments stay float32. With
+  `folded`, parameters are those that `fold` returns.
+  """
+  num_classes: int
+  variant: str = 'lite0'
+  norm: str = 'bn'
+  dtype: Any = jnp.float32
+  folded: bool = False
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    registry.check('norm of EfficientNet-Lite', self.norm, mobilenet_v3.NORMS)
+    conv = functools.partial(
+        mobilenet_v3.Conv, mobilenet_v3.NORMS[self.norm][self.folded], train,
+        same=True)
+    out = {}
+    pixels = 127.5 * (images.astype(jnp.float32) + 1)
+    x = ((pixels - MEAN) / STD).astype(self.dtype)
+    x = out['stem'] = conv(STEM, 3, 2, nn.relu6, name='stem')(x)
+    for i, row in enumerate(plan(self.variant), 1):
+      name = f'block{i:02d}'
+      x = out[name] = mobilenet_v3.Block(conv, row, name=name)(x)
+    x = out['top'] = conv(TOP, act=nn.relu6, name='top')(x)
+    x = out['pre_logits'] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+    head = nn.Dense(self.num_classes, name='head',
+                    kernel_init=nn.initializers.zeros)
+    out['logits'] = head(x)
+    return out['logits'], out
