@@ -39,10 +39,14 @@ class Images:
 def pack(images):
   """uint8 arrays [h, w, 3] -> Images, on the host."""
   sizes = np.asarray([image.shape[:2] for image in images], np.int32)
+  return lay(np.concatenate([*(image.ravel() for image in images), np.zeros(
+      3 * sizes[:, 1].max(), np.uint8)]), sizes)
+
+
+def lay(pixels, sizes):
+  """Images of sizes int32 [n, 2] that lie in uint8 [bytes], zeros behind."""
   tallest, widest = map(int, sizes.max(axis=0))
-  ends = np.cumsum([image.size for image in images])
-  pixels = np.concatenate([*(image.ravel() for image in images),
-                           np.zeros(3 * widest, np.uint8)])
+  ends = np.cumsum(3 * np.prod(sizes, axis=1, dtype=np.int64))
   starts = np.asarray([0, *ends[:-1]], np.int32)
   return Images(pixels, starts, sizes, tallest, widest)
 

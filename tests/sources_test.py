@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from big_distill.input import caches
 from big_distill.input import crops
 from big_distill.input import pipeline
+from big_distill.input import reading
 from big_distill.input import sources
 from big_distill.views import View
 
@@ -243,6 +245,75 @@ def test_skipping_leaves_the_rest_as_it_is(damaged):
   assert len(kept) == len(rest) == 10
   for (pixels, label), (same, label_too) in zip(kept, rest):
     assert (pixels == same).all() and label == label_too
+
+
+@pytest.mark.parametrize('cache', ['encoded', 'decoded'])
+def test_the_first_of_several_damaged_images_is_named(tmp_path, cache):
+  """Images are read in batches, across whose ends order is kept."""
+  name = folder(tmp_path, [f'{i}.jpg' for i in range(3 * reading.TOGETHER)])
+  source = sources.load(name, cache='none')
+  whole = read(sources.load(name))
+  assert whole == read(source)
+  bad = [source.name(i) for i in (reading.TOGETHER + 3, reading.TOGETHER + 9)]
+  for path in reversed(bad):
+    pathlib.Path(path).unlink()
+    pathlib.Path(path).symlink_to(tmp_path / 'nowhere')
+    with pytest.raises(ValueError, match=f'{path} cannot be decoded'):
+      sources.load(name, cache=cache)
+
+
+def test_bytes_are_kept_in_order_and_aligned(monkeypatch):
+  monkeypatch.setattr(caches, 'BLOCK', 1 << 20)
+  pieces = [np.random.default_rng(i).integers(0, 256, 300_007, np.uint8)
+            for i in range(30)]
+  kept = caches.Bytes()
+  for piece in pieces:
+    kept.append(piece)
+  whole = kept.take(spare=5)
+  assert (whole == np.concatenate([*pieces, np.zeros(5, np.uint8)])).all()
+  assert whole.ctypes.data % caches.ALIGNED == 0
+
+
+def test_a_fingerprint_knows_names_not_places(tmp_path):
+  names = ['a/1.jpg', 'a/2.jpg', 'b/3.jpg']
+  prints = [sources.load(folder(tmp_path / place, names)).fingerprint
+            for place in ('here', 'there')]
+  assert prints[0] == prints[1]
+  assert sources.load(f'folder:{tmp_path}/here', cache='decoded',
+                      resident=True).fingerprint == prints[0]
+  (tmp_path / 'there' / 'b' / '3.jpg').rename(tmp_path / 'there' / 'b' / '4.jpg')
+  assert sources.load(f'folder:{tmp_path}/there').fingerprint != prints[0]
+  half = sources.load(f'folder:{tmp_path}/here', 'train[:2]')
+  assert half.fingerprint != prints[0]
+
+
+def test_a_fingerprint_knows_what_is_skipped(damaged):
+  root = pathlib.Path(damaged.removeprefix('folder:'))
+  both = sources.load(damaged, corrupt='skip').fingerprint
+  (root / '4.jpg').write_bytes(jpeg(4))
+  one = sources.load(damaged, corrupt='skip').fingerprint
+  (root / '7.jpg').write_bytes(jpeg(7))
+  whole = sources.load(damaged, corrupt='skip').fingerprint
+  assert len({both, one, whole}) == 3
+  assert whole == sources.load(damaged).fingerprint
+
+
+def test_a_fingerprint_knows_lengths_of_records(shards, tmp_path):
+  same = copy(shards, tmp_path / 'same', lambda _, data: data)
+  other = tmp_path / 'other'
+  copy(shards, other, lambda _, data: data)
+  file = other / 'dots' / '1.0.0' / 'dots-train.tfrecord-00001-of-00003'
+  records = [*tf.data.TFRecordDataset(str(file)).as_numpy_iterator()]
+  with tf.io.TFRecordWriter(str(file)) as writer:
+    for i in (0, 2, 1, 3):  # As many records of as many bytes, in other order.
+      writer.write(records[i])
+  prints = [sources.load('dots', 'train', str(each)).fingerprint
+            for each in (shards, same, other)]
+  assert prints[0] == prints[1] != prints[2]
+  mixed = [sources.load(parts={'a': dict(name='dots', data_dir=shards,
+                                         weight=weight)}).fingerprint
+           for weight in (1, 2)]
+  assert len({prints[0], *mixed}) == 3
 
 
 def copy(shards, root, change):

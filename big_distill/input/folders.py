@@ -14,6 +14,9 @@ from absl import logging
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from big_distill import contracts
+from big_distill.contracts import Source
+
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.gif', '.bmp')
 
 
@@ -24,7 +27,21 @@ class Listing(NamedTuple):
   classes: tuple[str, ...]
 
 
-def find(path, split):
+def source(path: str, split: str) -> Source:
+  """A split of a folder of images."""
+  found = find(path, split)
+  files = tf.constant(found.files, tf.string)
+  labels = tf.constant(found.labels, tf.int32)
+  n = len(found.files)
+  return Source(
+      f'folder:{path} {split}', n, found.classes,
+      lambda i: (tf.io.read_file(files[i]), labels[i]),
+      lambda i: found.files[i], ((n, 1),),
+      contracts.fingerprint([os.path.relpath(file, os.path.expanduser(path))
+                             for file in found.files]))
+
+
+def find(path: str, split: str) -> Listing:
   """The Listing of a split as TFDS writes it: train[:90%], train+test[:50]."""
   path = os.path.expanduser(path)
   if not tf.io.gfile.isdir(path):

@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from big_distill import views as views_lib
+from big_distill.input import caches
 from big_distill.input import crops
+from big_distill.input import reading
 from big_distill.input import sources
 
-load, hold = sources.load, sources.hold
+load, hold = sources.load, caches.hold
 AHEAD = 2  # Batches rendered ahead of need.
 
 
@@ -67,7 +69,7 @@ def train_boxes(source, views, batch_size, seed, start, stop, *, held,
                 fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
   """As train_batches, with 'boxes' of views in place of their pixels.
 
-  {region: int32 [b, 5]}, see crops.boxes. `held` is what sources.hold returns.
+  {region: int32 [b, 5]}, see crops.boxes. `held` is what caches.hold returns.
   """
   del reduced  # What is held is decoded already.
   images, labels = held
@@ -145,7 +147,7 @@ def _batches(source, batch_size, start, stop, host, example, show):
     return {'index': index, **show(epoch, index), **further}
 
   dataset = tf.data.Dataset.range(start * share, stop * share)
-  dataset = sources.by_all_cores(dataset, render)
+  dataset = reading.by_all_cores(dataset, render)
   dataset = dataset.batch(share, drop_remainder=True).prefetch(AHEAD)
 
   def stream(step):
@@ -155,6 +157,6 @@ def _batches(source, batch_size, start, stop, host, example, show):
     except tf.errors.OpError as error:
       held = tf.range(step * share, (step + 1) * share, dtype=tf.int64)
       held = {int(example(number_of(i))[1]) for i in held}
-      raise sources.blame(source, sorted(held), error) from error
+      raise reading.blame(source, sorted(held), error) from error
 
   return stream(start)

@@ -1,0 +1,97 @@
+"""Types of what parts of the package hand to one another; no TensorFlow.
+
+A Source is a split of a dataset, as input/ opens it. Data is what training and
+the tools ask for images: input/pipeline.py has its functions, tools/noise.py
+those that a measurement of speed needs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from big_distill import render
+from big_distill import views as views_lib
+
+Batch = dict[str, Any]  # Arrays [b, ...], or one level of dicts of them.
+
+
+class Source(NamedTuple):
+  """A split of a dataset.
+
+  title: what logs and errors call it.
+  fetch: int64 index -> (image, label), inside a tf.data graph, in any order;
+    the image is an encoded string or uint8 [h, w, 3], the label int32 [], -1
+    where there is none, or multi-hot [c].
+  name: index -> what to call the example in a message.
+  classes: names of the classes, empty where there are no labels.
+  parts: (number of examples, weight) of the datasets that make up a mixture,
+    in order of index; a single dataset is one part.
+  fingerprint: 16 hexadecimal digits that change with the number and the names
+    of the examples; those of TFDS sets also change with the length of any
+    record. Equal on all machines, wherever the dataset lies.
+  resident: whether devices are to hold its images (see `Data.hold`).
+  """
+  title: str
+  num_examples: int
+  classes: tuple[str, ...]
+  fetch: Callable
+  name: Callable[[int], str]
+  parts: tuple[tuple[int, int], ...]
+  fingerprint: str
+  resident: bool = False
+
+
+def fingerprint(*facts: Any) -> str:
+  """16 hexadecimal digits of facts that JSON can hold, equal on all machines."""
+  return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+class Data(Protocol):
+  """Functions that open sources and make batches of them.
+
+  A batch has 'label' int32 [b] or multi-hot [b, c], 'index' int64 [b] and
+  'views' {view: uint8 [b, size, size, 3]}; b is this host's share of
+  batch_size, where `host` is (number of this host, number of hosts). `fraction`
+  and `reduced` are options of crops, see input/crops.py.
+  """
+
+  def load(self, name: str | None = None, split: str = 'train',
+           **options: Any) -> Source:
+    """Opens a split of a dataset."""
+    ...
+
+  def hold(self, source: Source) -> tuple[render.Images, np.ndarray]:
+    """All images of a source, decoded, and their labels, for devices."""
+    ...
+
+  def train_batches(
+      self, source: Source, views: Sequence[views_lib.View], batch_size: int,
+      seed: int, start: int, stop: int, *, fraction: float = ...,
+      reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
+    """Batches of steps start ... stop - 1."""
+    ...
+
+  def train_boxes(
+      self, source: Source, views: Sequence[views_lib.View], batch_size: int,
+      seed: int, start: int, stop: int, *,
+      held: tuple[render.Images, np.ndarray], fraction: float = ...,
+      reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
+    """As train_batches, with 'boxes' {region: int32 [b, 5]} for 'views'."""
+    ...
+
+  def eval_batches(
+      self, source: Source, views: Sequence[views_lib.View], batch_size: int,
+      seed: int, *, fraction: float = ..., reduced: bool = ...,
+      host: tuple[int, int] = ...) -> Iterator[Batch]:
+    """A whole split in order, with 'mask' float32 [b], 0 for padding."""
+    ...
+
+  def vote_batches(
+      self, source: Source, view: views_lib.View, batch_size: int, seed: int,
+      first: int, last: int, votes: int, *, fraction: float = ...,
+      reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
+    """As many draws of a view as `votes`, of examples first ... last - 1."""
+    ...
