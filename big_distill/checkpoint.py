@@ -1,19 +1,31 @@
-"""Checkpoints of {step, params, optimizer} by orbax, and leaving in time.
+"""Checkpoints of {step, params, optimizer} by orbax, known to be whole.
 
-What is saved is the first replica, as numpy arrays; it is written while
-training goes on, to a temporary name, so that a run killed at any moment finds
-its newest whole checkpoint again.
+What is saved is the first replica, as numpy arrays, with a checksum per array;
+it is written while training goes on, to a temporary name, so that a run killed
+at any moment finds its newest whole checkpoint again. A checkpoint that cannot
+be read, or whose numbers are not those that were saved, is moved to the folder
+`damaged`, and the next older one is taken.
 """
 
-import signal
+import json
+from typing import Any
+import zlib
 
+from absl import logging
+from etils import epath
 import jax
-from jax.experimental import multihost_utils
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from big_distill import parallel
 from big_distill import params as params_lib
+
+ARRAYS, CHECKSUMS = 'default', 'checksums'  # Folders inside a checkpoint.
+
+
+class Damaged(Exception):
+  """Why a checkpoint is not whole, in one line."""
 
 
 class Checkpoints:
@@ -23,49 +35,144 @@ class Checkpoints:
   `keep_every` steps (0: none).
   """
 
-  def __init__(self, folder, keep=1, keep_every=0):
+  def __init__(self, folder: str, keep: int = 2, keep_every: int = 0) -> None:
+    if keep < 1 or keep_every < 0:
+      raise ValueError(
+          f'checkpoints.keep={keep}, checkpoints.keep_every={keep_every}: at '
+          'least one checkpoint must stay. Set keep=2 (or 1, which leaves '
+          'none to fall back on) and keep_every=0 or more.')
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, keep_period=keep_every or None, create=True,
         enable_async_checkpointing=True)
-    self._manager = ocp.CheckpointManager(
-        folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
+    self._manager = ocp.CheckpointManager(folder, options=options, item_handlers={
+        ARRAYS: ocp.StandardCheckpointHandler(),
+        CHECKSUMS: ocp.JsonCheckpointHandler()})
     self.folder = folder
 
-  def restore_or(self, state):
-    """(newest checkpoint as host arrays like `state`, True) or (state, False)."""
-    step = self._manager.latest_step()
-    if step is None:
-      return state, False
-    like = jax.tree.map(np.asarray, state)
-    self._check(step, like)
-    return self._manager.restore(
-        step, args=ocp.args.StandardRestore(like)), True
+  def restore_or(self, state: Any) -> tuple[Any, bool]:
+    """(newest whole checkpoint as host arrays, True) or (state, False).
 
-  def _check(self, step, like):
-    """Names what differs between a checkpoint and what the config builds."""
-    saved = self._manager.item_metadata(step)
-    params_lib.check_match(_flat(saved), _flat(like),
+    Raises ValueError if there are checkpoints and none is whole, or if the
+    newest whole one is of another model than `state`.
+    """
+    like, damaged = jax.tree.map(np.asarray, state), {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self._restore(step, like)
+      except Damaged as error:
+        logging.error('Checkpoint %s is damaged: %s', self.path(step), error)
+        damaged[step] = error
+      else:
+        self._set_aside(damaged)
+        return restored, True
+    if damaged:
+      reasons = '; '.join(f'{step}: {error}' for step, error in damaged.items())
+      raise ValueError(
+          f'No checkpoint in {self.folder} is whole ({reasons}). To start again '
+          'from the first step, remove that folder.')
+    return state, False
+
+  def _restore(self, step, like):
+    """The checkpoint, like `like`; raises Damaged, or ValueError if unlike."""
+    sums, saved = self._read(step, lambda: self._arrays(step))
+    params_lib.check_match(saved, _flat(like),
                            f'The checkpoint {self.path(step)}')
+    # As they were saved: a cast to another dtype has another checksum.
+    empty = jax.tree.unflatten(jax.tree.structure(like), [
+        np.empty(saved[name].shape, saved[name].dtype) for name in _flat(like)])
+    got = self._read(step, lambda: self._manager.restore(
+        step, args=ocp.args.Composite(**{
+            ARRAYS: ocp.args.StandardRestore(empty)}))[ARRAYS])
+    got = jax.tree.map(np.asarray, got)
+    if sums is None:
+      logging.warning('Checkpoint %s was written without checksums: whether it '
+                      'is whole is not known.', self.path(step))
+    elif changed := [name for name, leaf in checksums(got).items()
+                     if leaf != sums[name]]:
+      raise Damaged(f'{len(changed)} of {len(sums)} arrays are not as they '
+                    f'were saved, the first is {changed[0]}.')
+    return jax.tree.map(lambda x, to: x.astype(to.dtype, copy=False), got, like)
 
-  def save(self, replicated, step):
+  def _read(self, step, read):
+    """read(), what goes wrong with it being a damage of the checkpoint."""
+    try:
+      return read()
+    except Damaged:
+      raise
+    except Exception as error:  # Libraries raise errors of every kind.
+      lines = str(error).strip().splitlines() or ['no more is known']
+      raise Damaged(f'{type(error).__name__}: {lines[0][:200]}') from error
+
+  def _arrays(self, step):
+    """({name: checksum} or None, {name: leaf with shape and dtype})."""
+    folders = {entry.name for entry in epath.Path(self.path(step)).iterdir()}
+    if ARRAYS not in folders:
+      raise Damaged(f'there is no folder {ARRAYS} in it.')
+    if CHECKSUMS not in folders:
+      return None, _flat(self._manager.item_metadata(step)[ARRAYS])
+    saved = self._manager.restore(step, args=ocp.args.Composite(**{
+        CHECKSUMS: ocp.args.JsonRestore()}))[CHECKSUMS]
+    sums = saved['leaves']
+    if saved['of'] != _of(sums):
+      raise Damaged('its checksums are not as they were saved.')
+    return sums, {name: jax.ShapeDtypeStruct(leaf['shape'],
+                                             jnp.dtype(leaf['dtype']))
+                  for name, leaf in sums.items()}
+
+  def _set_aside(self, steps):
+    """Moves damaged checkpoints away, since their steps will be saved again."""
+    if not steps:
+      return
+    parallel.meet('before damaged checkpoints are moved')
+    if jax.process_index() == 0:
+      for step in steps:
+        aside = epath.Path(self.folder, 'damaged')
+        aside.mkdir(exist_ok=True)
+        names = {entry.name for entry in aside.iterdir()}
+        name = next(name for n in range(len(names) + 1)
+                    if (name := f'{step}_{n}') not in names)
+        epath.Path(self.path(step)).rename(aside / name)
+        logging.error('It was moved to %s; an older checkpoint is taken.',
+                      aside / name)
+    parallel.meet('after damaged checkpoints are moved')
+    self._manager.reload()
+
+  def save(self, replicated: Any, step: int) -> None:
     """Saves a replicated state, in the background; once per step."""
     if self._manager.latest_step() != step:
       state = parallel.first(replicated)
-      self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+      sums = checksums(state)
+      self._manager.save(step, force=True, args=ocp.args.Composite(**{
+          ARRAYS: ocp.args.StandardSave(state),
+          CHECKSUMS: ocp.args.JsonSave({'leaves': sums, 'of': _of(sums)})}))
 
-  def path(self, step):
+  def path(self, step: int) -> str:
     return f'{self.folder}/{step}'
 
   @property
-  def last(self):
+  def last(self) -> str | None:
     """Path of the newest checkpoint, or None."""
     self._manager.wait_until_finished()
     step = self._manager.latest_step()
     return None if step is None else self.path(step)
 
-  def close(self):
+  def close(self) -> None:
     """Waits for what is being written."""
     self._manager.close()
+
+
+def checksums(tree: Any) -> dict[str, dict[str, Any]]:
+  """{'params/head/kernel': {dtype, shape, crc32 of the bytes}} of numpy arrays."""
+  def checksum(x):
+    return {'dtype': str(x.dtype), 'shape': list(x.shape),
+            'crc32': zlib.crc32(np.ravel(x).view(np.uint8))}
+
+  return {name: checksum(leaf) for name, leaf in _flat(tree).items()}
+
+
+def _of(sums):
+  """The checksum of checksums."""
+  return zlib.crc32(json.dumps(sums, sort_keys=True).encode())
 
 
 def _flat(tree):
@@ -74,26 +181,3 @@ def _flat(tree):
       tree, is_leaf=lambda x: hasattr(x, 'shape'))
   return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
           for path, leaf in leaves}
-
-
-class Preemption:
-  """Learns of SIGTERM; all hosts of a pod agree on the step to leave at."""
-
-  def __init__(self):
-    self._asked = False
-    self._calls = 0
-    if jax.process_count() == 1:
-      # A pod's runtime has its own handler, read at the sync point below.
-      signal.signal(signal.SIGTERM, self._ask)
-
-  def _ask(self, signum, frame):
-    del signum, frame
-    self._asked = True
-
-  def reached(self):
-    """Whether to leave now; asked equally often on all hosts."""
-    if jax.process_count() == 1:
-      return self._asked
-    # Consecutive numbers, where steps may be several at a time.
-    self._calls += 1
-    return multihost_utils.reached_preemption_sync_point(self._calls)

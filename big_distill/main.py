@@ -15,6 +15,7 @@ import jax
 from ml_collections import config_flags
 
 from big_distill import command
+from big_distill import leaving
 from big_distill import report
 from big_distill import runs
 from big_distill import train
@@ -36,9 +37,15 @@ class _NoWriter:
 
 
 def _distil():
-  """Runs the command, and prints and saves its result on the first host."""
+  """Runs the command among its hosts, ready to leave when told to."""
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
+  with leaving.Preemption(alone=not _DISTRIBUTED.value) as preemption:
+    _run(preemption)
+
+
+def _run(preemption):
+  """Trains, and prints and saves the result on the first host."""
   workdir = runs.folder(_WORKDIR.value)
   _check_writable(epath.Path(workdir))
   _keep_programs(f'{workdir}/compiled')
@@ -53,7 +60,7 @@ def _distil():
   if first:  # What plots, and a sweep that is taken up again, know it by.
     runs.save(f'{workdir}/config.json', _CONFIG.value.to_dict())
   try:
-    result = train.train(_CONFIG.value, workdir, pipeline, writer)
+    result = train.train(_CONFIG.value, workdir, pipeline, writer, preemption)
   finally:
     writer.close()
   if first and result:

@@ -9,6 +9,7 @@ import functools
 import itertools
 
 import jax
+from jax.experimental import multihost_utils
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +100,12 @@ def prefetch(batches, size=2):
     ahead.append(batch)
     if len(ahead) > size and (batch := ahead.popleft()) is not None:
       yield batch
+
+
+def meet(where):
+  """Returns when all hosts have come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(where)
 
 
 def check_batch(batch_size, group=1, parts=1):

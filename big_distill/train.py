@@ -5,7 +5,7 @@ import time
 from absl import logging
 import jax
 
-from big_distill import checkpoint
+from big_distill import leaving
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import progress
@@ -14,14 +14,14 @@ from big_distill import stage as stage_lib
 from big_distill.durations import due
 
 
-def train(config, workdir, data, writer):
+def train(config, workdir, data, writer, preemption=None):
   """Distils as `config` says; returns report.result, or None if preempted.
 
   `data` has the functions of input/pipeline.py; `writer` keeps metrics
   (writers.py). Resumes from the newest checkpoint in workdir, and writes
-  student.npz there at the end.
+  student.npz there at the end. `preemption` says when to leave (leaving.py).
   """
-  preemption = checkpoint.Preemption()
+  preemption = preemption or leaving.Stay()
   stage = stage_lib.set_stage(config, data)
   total, cast = stage.total, stage.cast
   checkpoints = stage.open_checkpoints(f'{workdir}/checkpoints')
@@ -47,9 +47,10 @@ def train(config, workdir, data, writer):
         logging.info('First step: %.1f s, compilation included.',
                      time.monotonic() - began)
         pace.reset(step)
+        preemption.begin()
 
-      leaving = preemption.reached()
-      saving = leaving or due(step, stage.save_every, total)
+      told = preemption.reached()
+      saving = told or due(step, stage.save_every, total)
       logs = due(step, stage.log_every, total)
       if logs or saving:
         row = {f'train/{name}': float(value)
@@ -65,9 +66,9 @@ def train(config, workdir, data, writer):
         pace.reset(step)
       if saving:
         checkpoints.save(state, step)
-      if leaving and step < total:
+      if told and step < total:
         checkpoints.close()
-        logging.info('Preempted: saved step %d, the same command resumes.', step)
+        logging.info('Preempted: saved step %d. %s', step, leaving.go_on())
         return None
 
   checkpoints.close()

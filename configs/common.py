@@ -135,7 +135,7 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
   if 'labels' not in teachers:
     c.evals.teacher = dict(type='classification', who='teacher', data=test)
     c.evals.agree = dict(type='distance', data=test, every_steps=1000)
-  c.checkpoints = dict(every_steps=1000, keep=1, keep_every=0)
+  c.checkpoints = dict(every_steps=1000, keep=2, keep_every=0)
   return tiny(c) if arg.tiny else c
 
 

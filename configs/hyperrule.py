@@ -69,5 +69,5 @@ def get_config(arg=None):
       name: dict(type='classification', view='central', every_percent=10,
                  data=dict(split=data[split]))
       for name, split in (('val', 'val'), ('student', 'test'))}
-  c.checkpoints = dict(every_percent=10, keep=1, keep_every=0)
+  c.checkpoints = dict(every_percent=10, keep=2, keep_every=0)
   return common.tiny(c) if arg.tiny else c

@@ -122,7 +122,7 @@ def get_config(arg=None):
     c.evals.agree = dict(type='distance', data=test, every_steps=1000)
   if common.choose('set of evals', arg.evals, dict(val=False, all=True)):
     c.evals.update(_further(test, taught))
-  c.checkpoints = dict(every_steps=1000, keep=1, keep_every=20_000)
+  c.checkpoints = dict(every_steps=1000, keep=2, keep_every=20_000)
   return common.tiny(c) if arg.tiny else c
 
 

@@ -49,7 +49,7 @@ def get_config(arg=None):
       agree=dict(type='distance', data=dict(split='test[:2000]'),
                  every_percent=10),
       student=dict(type='classification', data=dict(split='test[:2000]')))
-  c.checkpoints = dict(every_percent=50, keep=1, keep_every=0)
+  c.checkpoints = dict(every_percent=50, keep=2, keep_every=0)
   return common.tiny(c) if arg.tiny else c
 
 

@@ -33,5 +33,5 @@ def get_config(arg=None):
 
   c.evals = dict(student=dict(type='classification', data=dict(split='test'),
                               every_percent=10))
-  c.checkpoints = dict(every_percent=10, keep=1, keep_every=0)
+  c.checkpoints = dict(every_percent=10, keep=2, keep_every=0)
   return common.tiny(c) if arg.tiny else c

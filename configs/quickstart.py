@@ -48,5 +48,5 @@ def get_config(arg=None):
       student=dict(type='classification', data=test, every_percent=20),
       teacher=dict(type='classification', who='teacher', data=test),
       agree=dict(type='distance', data=test, every_percent=20))
-  c.checkpoints = dict(every_percent=10, keep=1, keep_every=0)
+  c.checkpoints = dict(every_percent=10, keep=2, keep_every=0)
   return common.tiny(c) if arg.tiny else c

@@ -1,7 +1,9 @@
 """Checkpoints keep what was learned, and say what does not fit."""
 
 import os
-import signal
+import pathlib
+import random
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +30,26 @@ def save(folder, at, **kwargs):
   checkpoints.close()
 
 
+def equal(got, want):
+  return all(a.dtype == b.dtype and (np.asarray(a) == np.asarray(b)).all()
+             for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)))
+
+
+def restore(folder):
+  """(what is restored from the folder, whether anything is)."""
+  checkpoints = checkpoint.Checkpoints(str(folder))
+  got, resumed = checkpoints.restore_or(state_at(0))
+  checkpoints.close()
+  return got, resumed
+
+
 def test_what_is_restored_is_bitwise_what_was_saved(tmp_path):
   save(tmp_path, [4])
   got, resumed = checkpoint.Checkpoints(str(tmp_path)).restore_or(state_at(0))
   want = state_at(4)
   assert resumed and int(got.step) == 4
   assert jax.tree.structure(got) == jax.tree.structure(want)
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
-    assert a.dtype == b.dtype and (np.asarray(a) == np.asarray(b)).all()
+  assert equal(got, want)
 
 
 def test_without_a_checkpoint_the_state_is_as_given(tmp_path):
@@ -72,12 +86,140 @@ def test_a_checkpoint_of_another_model_is_listed_by_name(tmp_path):
   assert f'{tmp_path}/5' in str(error.value)
 
 
-def test_sigterm_is_noticed_and_not_fatal():
-  before = signal.getsignal(signal.SIGTERM)
-  try:
-    preemption = checkpoint.Preemption()
-    assert not preemption.reached()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert preemption.reached()
-  finally:
-    signal.signal(signal.SIGTERM, before)
+def test_a_changed_array_is_known_by_its_checksum():
+  state = jax.tree.map(np.asarray, state_at(4))
+  sums = checkpoint.checksums(state)
+  for name, leaf in sums.items():
+    assert leaf['crc32'] == checkpoint.checksums(state)[name]['crc32']
+  other = state.replace(params=jax.tree.map(np.copy, state.params))
+  other.params['head']['kernel'].view(np.uint32)[1, 2] ^= 1 << 7
+  changed = [name for name, leaf in checkpoint.checksums(other).items()
+             if leaf != sums[name]]
+  assert changed == ['params/head/kernel']
+
+
+def test_a_checksum_is_the_published_one():
+  # The check value of CRC-32/ISO-HDLC.
+  got = checkpoint.checksums({'x': np.frombuffer(b'123456789', np.uint8)})
+  assert got == {'x': {'dtype': 'uint8', 'shape': [9], 'crc32': 0xcbf43926}}
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+  """A folder of the checkpoints 4 and 5."""
+  folder = tmp_path_factory.mktemp('two')
+  save(folder, [4, 5])
+  return folder
+
+
+def test_no_flipped_bit_restores_other_numbers(two, tmp_path):
+  dice, fallen = random.Random(0), 0
+  files = sorted(path.relative_to(two) for path in (two / '5').rglob('*')
+                 if path.is_file() and path.stat().st_size)
+  for i, name in enumerate(files * 4):
+    folder = tmp_path / str(i)
+    shutil.copytree(two, folder)
+    content = bytearray((folder / name).read_bytes())
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    (folder / name).write_bytes(content)
+    got, resumed = restore(folder)
+    assert resumed and equal(got, state_at(int(got.step))), name
+    fallen += int(got.step) == 4
+  assert fallen > len(files)
+
+
+def cut(folder):
+  largest = max((folder / 'default').rglob('*'),
+                key=lambda path: path.is_file() and path.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:-20])
+
+
+def empty(folder):
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+DAMAGES = {
+    'a truncated file': cut,
+    'an empty folder': empty,
+    'no arrays': lambda folder: shutil.rmtree(folder / 'default'),
+    'arrays without content': lambda folder: empty(folder / 'default'),
+    'no list of arrays': lambda folder: (
+        folder / 'default' / '_METADATA').unlink(),
+    'no data': lambda folder: shutil.rmtree(folder / 'default' / 'd'),
+    'checksums that are no JSON': lambda folder: (
+        folder / 'checksums' / 'metadata').write_text('{"leaves": {'),
+    'a file instead of a folder': lambda folder: (
+        shutil.rmtree(folder), folder.write_text('')),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_an_older_whole_checkpoint_is_taken_loudly(
+    two, tmp_path, caplog, damage):
+  folder = tmp_path / 'w'
+  shutil.copytree(two, folder)
+  DAMAGES[damage](folder / '5')
+  checkpoints = checkpoint.Checkpoints(str(folder))
+  got, resumed = checkpoints.restore_or(state_at(0))
+  assert resumed and int(got.step) == 4 and equal(got, state_at(4))
+  if damage != 'a file instead of a folder':  # Which is no checkpoint to orbax.
+    assert f'Checkpoint {folder}/5 is damaged: ' in caplog.text
+    assert f'moved to {folder}/damaged/5_0' in caplog.text
+  # The step that was damaged is saved again, and whole.
+  checkpoints.save(parallel.replicate(state_at(5)), 5)
+  checkpoints.close()
+  assert equal(restore(folder)[0], state_at(5))
+
+
+def test_if_no_checkpoint_is_whole_one_line_says_what_to_remove(two, tmp_path):
+  folder = tmp_path / 'w'
+  shutil.copytree(two, folder)
+  for step in ('4', '5'):
+    cut(folder / step)
+  before = sorted(folder.rglob('*'))
+  with pytest.raises(ValueError) as error:
+    restore(folder)
+  assert f'No checkpoint in {folder} is whole (5: ' in str(error.value)
+  assert str(error.value).endswith('remove that folder.')
+  assert '\n' not in str(error.value)
+  assert sorted(folder.rglob('*')) == before
+
+
+def test_a_checkpoint_of_before_checksums_is_taken_with_a_warning(
+    two, tmp_path, caplog):
+  folder = tmp_path / 'w'
+  shutil.copytree(two, folder)
+  shutil.rmtree(folder / '5' / 'checksums')
+  got, _ = restore(folder)
+  assert equal(got, state_at(5))
+  assert 'was written without checksums' in caplog.text
+
+
+def test_a_checkpoint_of_another_dtype_is_whole_and_cast(two):
+  wide = jax.tree.map(lambda x: np.asarray(x, np.float64), state_at(0))
+  got, _ = checkpoint.Checkpoints(str(two)).restore_or(wide)
+  want = jax.tree.map(lambda x: np.asarray(x, np.float64), state_at(5))
+  assert equal(got, want)
+
+
+def test_another_model_is_an_error_even_if_an_older_one_would_fit(tmp_path):
+  save(tmp_path, [4])
+  checkpoints = checkpoint.Checkpoints(str(tmp_path))
+  checkpoints.save(parallel.replicate(state_at(5, width=7)), 5)
+  checkpoints.close()
+  with pytest.raises(ValueError, match=r'kernel \(2, 7\): should be \(2, 3\)'):
+    restore(tmp_path)
+
+
+def test_two_checkpoints_are_kept_unless_told(tmp_path):
+  save(tmp_path, [1, 2, 3])
+  assert sorted(os.listdir(tmp_path)) == ['2', '3']
+
+
+@pytest.mark.parametrize('wrong', [dict(keep=0), dict(keep=-1),
+                                   dict(keep_every=-5)])
+def test_a_run_that_would_keep_no_checkpoint_is_refused(tmp_path, wrong):
+  with pytest.raises(ValueError, match='at least one checkpoint must stay'):
+    checkpoint.Checkpoints(str(tmp_path / 'c'), **wrong)
+  assert not pathlib.Path(tmp_path, 'c').exists()
