@@ -59,7 +59,7 @@ GRAFTS = {  # (nu, g^2, b2, t) -> the next nu, v of U = M / (sqrt(v) + eps).
 
 class ShampooState(NamedTuple):
   """Stacks are {block shape: ([n, d, d] for each axis)}."""
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # Hides tuple.count.
   stats: Any  # Stacks of S.
   roots: Any  # Stacks of H.
   mu: Any  # Running mean of gradients, by tensor; () without momentum.

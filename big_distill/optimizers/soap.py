@@ -28,7 +28,7 @@ FIRST = 10  # Iterations of a basis's first turn.
 
 class SoapState(NamedTuple):
   """Piles are {block shape: [n, ...]}, stacks ([n, d, d] for each axis)."""
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # Hides tuple.count.
   stats: Any  # Stacks of S.
   bases: Any  # Stacks of Q, a vector of the basis in each column.
   mu: Any  # Piles of M.
