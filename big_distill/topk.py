@@ -24,7 +24,7 @@ import numpy as np
 DENSE = 256  # Up to so many classes all logits are kept.
 K = 32  # Otherwise so many, see bench/topk.csv.
 NODES = (10., 5., 2., 1.)  # Temperatures; the paper compares these.
-_B = np.float32(1) / np.float32(NODES)  # Ascending.
+_B = 1 / np.asarray(NODES, np.float32)  # Ascending.
 
 
 class TopK(NamedTuple):

@@ -67,7 +67,8 @@ def source(name: str, split: str, data_dir: str | None,
                 f'byte {where[i][0] - 12}', ((len(where), 1),),
       contracts.fingerprint(
           [os.path.basename(file) for file in files],
-          hashlib.sha256(where[:, 1].astype('<i8')).hexdigest()))
+          hashlib.sha256(
+              where[:, 1].astype('<i8').tobytes()).hexdigest()))
 
 
 def _builder(name, data_dir):
