@@ -76,3 +76,8 @@ def make(name='kl', **options):
   """A loss by its name, its options bound; misspelt ones raise ValueError."""
   registry.check('loss', name, LOSSES)
   return registry.bind(LOSSES[name], **options)
+
+
+def temperature(loss):
+  """The temperature of a loss that `make` returned; 1 where it has none."""
+  return getattr(loss, 'keywords', {}).get('t', 1.)

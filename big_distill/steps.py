@@ -123,7 +123,9 @@ class Lesson:
     # Teachers are arguments, not state: what a step returns it may change.
     answers = [teacher.answer(params, seen[str(teacher.sees)])
                for teacher, params in zip(self.teachers, teacher_params)]
-    target = losses.temper(teaching.consensus(answers, self.combine), 1.)
+    agreed = teaching.consensus(answers, self.combine,
+                                losses.temperature(self.loss))
+    target = losses.temper(agreed, 1.)
     return jax.lax.stop_gradient(target)
 
   def learn(self, params, target, seen):

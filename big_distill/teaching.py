@@ -114,22 +114,25 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
                  size, model, recording=recording)
 
 
-def consensus(answers, combine='logits'):
+def consensus(answers, combine='logits', t=1.):
   """Teachers' logits, k of [b, c] -> the logits [b, c] they agree on.
 
-  combine='logits' averages logits (the paper's ensemble), 'probs' averages
-  probabilities (the authors' code, which sums one KL per teacher).
+  combine='logits' averages logits (the paper's ensemble). 'probs' averages
+  probabilities at the loss's temperature t: the result, at t, is the mean of
+  softmax(logits / t). So its KL has the gradient of one KL per teacher,
+  averaged, which is what the authors' code sums.
   """
-  return COMBINE[combine](jnp.stack(answers).astype(jnp.float32))
+  return COMBINE[combine](jnp.stack(answers).astype(jnp.float32), t)
 
 
-def _mean_of_logits(logits):
+def _mean_of_logits(logits, t):
+  del t  # The mean of logits / t is the mean of logits, / t.
   return jnp.mean(logits, axis=0)
 
 
-def _mean_of_probs(logits):
-  log_probs = jax.nn.log_softmax(logits, axis=-1)
-  return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits))
+def _mean_of_probs(logits, t):
+  log_probs = jax.nn.log_softmax(logits / t, axis=-1)
+  return t * (jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits)))
 
 
 COMBINE = {'logits': _mean_of_logits, 'probs': _mean_of_probs}

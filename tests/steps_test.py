@@ -202,6 +202,32 @@ def test_consensus_is_the_mean_of_logits_or_of_probabilities():
     np.testing.assert_allclose(jax.nn.softmax(got), want, rtol=1e-5)
 
 
+@pytest.mark.parametrize('t', [1., 2., 10.])
+def test_mean_of_probabilities_teaches_as_one_kl_per_teacher(t):
+  rng = np.random.default_rng(0)
+  student, *answers = rng.normal(size=(3, B, C)) * 3
+  with np.errstate(divide='ignore'):
+    answers.append(np.log(np.eye(C)[rng.integers(0, C, B)]))  # Labels.
+  teachers = [teaching.Teacher(str(i), lambda x, _: x, {}, C, None)
+              for i in range(3)]
+  loss = losses.make('kl', t=t)
+  lesson = steps.Lesson(None, VIEW, teachers, None, None, C, loss=loss,
+                        combine='probs')
+  target = lesson.teach([jnp.asarray(x, jnp.float32) for x in answers],
+                        {teaching.LABELS: None})
+  got = jax.grad(lambda x: loss(x, target).sum())(jnp.asarray(student,
+                                                              jnp.float32))
+
+  def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+  # d/dx of t^2 KL(p || softmax(x / t)) is t (softmax(x / t) - p).
+  want = t * np.mean([softmax(student / t) - softmax(x / t) for x in answers],
+                     axis=0)
+  np.testing.assert_allclose(got, want, atol=2e-6 * t)
+
+
 def test_pixels_are_scaled_to_minus_one_and_one():
   got = steps.scale(jnp.asarray([0, 255, 51], jnp.uint8))
   np.testing.assert_allclose(got, [-1, 1, -.6], atol=1e-6)
