@@ -1,9 +1,18 @@
-"""What a run leaves in its workdir: config.json, metrics.jsonl, result.json."""
+"""What a run leaves in its workdir: config.json, metrics.jsonl, result.json.
 
+Files are written whole or not at all, and an error in one names it.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
 import json
 import os
+import shutil
 from typing import Any, NamedTuple
+import uuid
 
+from absl import logging
 from etils import epath
 
 
@@ -15,17 +24,17 @@ class Run(NamedTuple):
   result: dict[str, Any] | None
 
   @property
-  def metrics(self):
+  def metrics(self) -> set[str]:
     """Names of all that was measured."""
     return {name for row in self.rows for name in row}
 
-  def last(self, metric):
+  def last(self, metric: str) -> float | None:
     """Its last value, or None."""
     return next((row[metric] for row in reversed(self.rows) if metric in row),
                 None)
 
 
-def folder(path):
+def folder(path: os.PathLike | str) -> str:
   """A workdir as given -> absolute and without a slash at its end."""
   path = os.fspath(path)
   if '://' in path:
@@ -33,50 +42,110 @@ def folder(path):
   return os.path.abspath(os.path.expanduser(path))
 
 
-def read(path):
-  """A Run, of whatever is in the workdir."""
+def read(path: os.PathLike | str) -> Run:
+  """A Run, of whatever is in the workdir; ValueError names what is no JSON."""
   path = folder(path)
   return Run(path, load(f'{path}/config.json'), rows(f'{path}/metrics.jsonl'),
              load(f'{path}/result.json'))
 
 
-def finished(path):
-  return epath.Path(path, 'result.json').exists()
+def finished(path: os.PathLike | str) -> bool:
+  """Whether a workdir has a result; one that is no JSON is said, and is none."""
+  try:
+    return load(f'{folder(path)}/result.json') is not None
+  except ValueError as error:
+    logging.warning('%s', error)
+    return False
 
 
-def load(path):
-  """What is in a JSON file, or None where there is none."""
+def load(path: os.PathLike | str) -> dict[str, Any] | None:
+  """The object in a JSON file, or None where there is no file."""
   path = epath.Path(path)
-  return json.loads(path.read_text()) if path.exists() else None
+  if not path.exists():
+    return None
+  try:
+    value = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON, or not a whole file: {error}. '
+                     'Restore it, or remove it.') from error
+  if not isinstance(value, dict):
+    raise ValueError(f'{path} has a {type(value).__name__} where a JSON object '
+                     'should be. Restore it, or remove it.')
+  return value
 
 
-def save(path, value):
+def save(path: os.PathLike | str, value: Any) -> None:
   """Writes a config or a result as JSON."""
-  epath.Path(path).write_text(json.dumps(value, indent=2) + '\n')
+  write(path, json.dumps(value, indent=2) + '\n')
 
 
-def rows(path):
-  """Rows of a metrics.jsonl; a line cut short by a crash is left out."""
-  path, read = epath.Path(path), []
-  for line in path.read_text().splitlines() if path.exists() else []:
+def write(path: os.PathLike | str, text: str) -> None:
+  """Writes a file: readers find the old one or the new one, whole."""
+  path = epath.Path(path)
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
+  with writing(path):
     try:
-      read.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
-  return read
+      partial.write_text(text)
+      partial.replace(path)
+    except BaseException:
+      with contextlib.suppress(Exception):
+        partial.unlink(missing_ok=True)
+      raise
 
 
-def differences(a, b):
+@contextlib.contextmanager
+def writing(path: os.PathLike | str) -> Iterator[None]:
+  """Turns what goes wrong inside into a ValueError of one line, with a remedy."""
+  try:
+    yield
+  except Exception as error:  # Each kind of storage has errors of its own.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise ValueError(f'Cannot write {os.fspath(path)}: {lines[0][:300]}. '
+                     f'{_remedy(error, os.fspath(path))}') from error
+
+
+def _remedy(error, path):
+  parent = os.path.dirname(path)
+  full = 'No space left' in str(error) or 'Disk quota' in str(error)
+  if full or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+    free = ''
+    with contextlib.suppress(OSError):
+      free = f' ({shutil.disk_usage(parent).free / 1e6:,.0f} MB are left)'
+    return f'Free some space there{free}; the same command resumes.'
+  if '://' not in path and not os.path.isdir(parent):
+    return (f'There is no folder {parent}: was it removed? Bring it back, or '
+            'start again in another --workdir.')
+  return ('Make it writable; the same command resumes. Or choose another '
+          '--workdir.')
+
+
+def rows(path: os.PathLike | str) -> list[dict[str, float]]:
+  """Rows of a metrics.jsonl; lines cut short by a crash are left out."""
+  path, found, lost = epath.Path(path), [], 0
+  for line in path.read_bytes().splitlines() if path.exists() else []:
+    try:
+      row = json.loads(line)
+      row['step'] + 0
+      found.append(row)
+    except (ValueError, TypeError, KeyError):
+      lost += 1
+  if lost:
+    logging.warning('%s: %d lines are no rows, and are left out.', path, lost)
+  return found
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
   """Dotted keys in which two configs differ, in the order of the first."""
-  a, b = _flat(a), _flat(b)
+  a, b = flat(a), flat(b)
   return [key for key in dict.fromkeys([*a, *b])
           if key not in a or key not in b or a[key] != b[key]]
 
 
-def _flat(config, prefix=''):
-  flat = {}
+def flat(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'optim.lr': 0.1} of a nested config."""
+  found = {}
   for key, value in config.items():
     inner = isinstance(value, dict) and value
-    flat |= (_flat(value, f'{prefix}{key}.') if inner
-             else {f'{prefix}{key}': value})
-  return flat
+    found |= (flat(value, f'{prefix}{key}.') if inner
+              else {f'{prefix}{key}': value})
+  return found
