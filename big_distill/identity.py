@@ -41,7 +41,8 @@ class Identity:
     self._workdir, self._allow = workdir, tuple(allow)
     self._config = json.loads(json.dumps(config))  # Lists, as it is read again.
     self._before = _read(workdir) if _begun(workdir) else {}
-    self._now, self._changes = {'config': decisive(self._config)}, {}
+    self._now: dict[str, Any] = {'config': decisive(self._config)}
+    self._changes: dict[str, Any] = {}
     self._compare('config')
 
   def confirm(self, total: int, step: int, facts: dict[str, Any]) -> None:

@@ -140,6 +140,21 @@ def test_a_point_is_not_mistaken_for_a_run_of_another_config(config, tmp_path):
   assert not machine.ran
 
 
+@pytest.mark.parametrize('name', ['config.json', 'result.json'])
+def test_a_damaged_file_in_one_point_does_not_stop_the_sweep(
+    config, tmp_path, capsys, name):
+  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  for point in made[:3]:
+    finish(point.workdir)
+  pathlib.Path(made[1].workdir, name).write_text('{"steps": ')
+  machine = Machine()
+  assert sweep.run(made, machine)
+  # A result that cannot be read is made again.
+  again = [1, 3] if name == 'result.json' else [3]
+  assert machine.ran == [made[i].command for i in again]
+  assert f'{made[1].workdir}/{name} is not JSON' in capsys.readouterr().out
+
+
 def test_sigterm_reaches_the_point_that_runs(tmp_path):
   code = ('import os, signal, sys, time\n'
           'signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n'

@@ -140,7 +140,11 @@ def _execute(command):
 
 def _check_begun(point):
   """Raises ValueError if the point's folder holds a run of another config."""
-  begun = runs.read(point.workdir)
+  try:
+    begun = runs.read(point.workdir)
+  except ValueError as error:  # One damaged folder does not stop the others.
+    print(f'{point.name}: {error}', flush=True)
+    return
   if not begun.rows or begun.config is None:
     return
   # As it would be read: JSON has no tuples.
@@ -156,8 +160,13 @@ def rank(every, by=None):
 
   Of finished points alone: a run that is half way has not done worse.
   """
-  done = [(point, runs.read(point.workdir)) for point in every
-          if point.finished]
+  done = []
+  for point in every:
+    try:
+      if point.finished:
+        done.append((point, runs.read(point.workdir)))
+    except ValueError as error:
+      print(f'{point.name} is left out: {error}')
   if not done:
     raise ValueError(f'None of {len(every)} points has a result yet.')
   known = sorted(set().union(*(each.metrics for _, each in done)))
