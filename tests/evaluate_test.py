@@ -178,14 +178,15 @@ def test_cka_does_not_see_the_padded_tail(b):
 def test_least_squares_solves_its_normal_equations():
   """Fewer examples than features, and more: one formula's two forms agree."""
   x, label = RNG.normal(size=(12, 5)), np.arange(12) % 3
-  small = fewshot.fit(x, label, 3, 4.)
+  hot = np.eye(3)[label] > 0
+  small = fewshot.fit(x, hot, 4.)
   wide = np.concatenate([x, np.zeros([12, 20])], axis=1)
   z = RNG.normal(size=(50, 5))
-  big = fewshot.fit(wide, label, 3, 4.)
+  big = fewshot.fit(wide, hot, 4.)
   assert (small(z) == big(np.concatenate([z, np.zeros([50, 20])], 1))).all()
   a = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.ones([12, 1])], 1)
   penalty = np.diag([4.] * 5 + [0.])
-  w = np.linalg.solve(a.T @ a + penalty, a.T @ (2 * np.eye(3)[label] - 1))
+  w = np.linalg.solve(a.T @ a + penalty, a.T @ (2 * hot - 1))
   b = np.concatenate([(z - x.mean(0)) / (x.std(0) + 1e-5), np.ones([50, 1])], 1)
   assert (small(z) == (b @ w).argmax(-1)).all()
 
@@ -197,3 +198,51 @@ def test_few_images_of_apart_classes_are_enough():
   got = fewshot.Evaluator(shots=(1, 5), l2=1.).measure(
       *split, tuple('abcd'), split)
   assert got == {'acc@1_1shot': 1., 'acc@1_5shot': 1.}
+
+
+def test_images_without_label_change_no_few_shot_result():
+  label = np.arange(40) % 4
+  x = RNG.normal(size=(40, 4)) + 2 * np.eye(4)[label]
+  unknown = np.full(9, -1), 5 * RNG.normal(size=(9, 4))
+  evaluator = fewshot.Evaluator(shots=(40,), l2=1.)  # All there are.
+
+  def run(train, test):
+    (label, x), (few_label, few) = test, train
+    return evaluator.measure({'student': x}, label, tuple('abcd'),
+                             ({'student': few}, few_label))
+
+  known = label, x
+  both = tuple(np.concatenate(pair) for pair in zip(unknown, known))
+  assert 0 < run(known, known)['acc@1_40shot'] < 1
+  assert run(both, both) == run(known, known)
+  assert run(known, unknown) == run(unknown, known) == {}
+
+
+def test_one_label_written_as_multi_hot_measures_the_same():
+  label = np.where(np.arange(N) % 5, LABEL, -1)
+  hot = np.eye(C, dtype=np.int32)[label] * (label >= 0)[:, None]
+  answers, _ = gather(8)
+  classes = tuple('abcdefg')
+  for measure in (
+      lambda y: calibration.Evaluator().measure(answers, y, classes),
+      lambda y: fewshot.Evaluator(shots=(1, 2)).measure(
+          answers, y, classes, (answers, y))):
+    assert measure(label) == pytest.approx(measure(hot))
+
+
+def test_of_several_labels_any_is_right():
+  logits = np.log([[.7, .2, .1], [.1, .2, .7]])
+  label = np.asarray([[0, 1, 1], [0, 1, 1]])
+  got = calibration.Evaluator(bins=1).measure({'student': logits}, label, ())
+  assert got['ece'] == pytest.approx(.7 - .5)
+  assert got['nll'] == pytest.approx(-np.log([.2, .1, .2, .7]).mean())
+  x = np.eye(3)[[0, 1, 2, 0, 1, 2]]
+  label = np.asarray([[1, 1, 0], [0, 1, 0], [0, 0, 1]] * 2)
+  got = fewshot.Evaluator(shots=(2,), l2=1e-3).measure(
+      {'student': x}, label, tuple('abc'), ({'student': x}, label))
+  assert got == {'acc@1_2shot': 1.}
+
+
+def test_of_no_label_no_calibration_follows():
+  assert calibration.Evaluator().measure(
+      {'student': STUDENT}, np.full(N, -1), ()) == {}

@@ -1,4 +1,4 @@
-"""Top-k answers against float64 numpy on all classes, at temperatures 1 to 10."""
+"""Top-k answers against float64 numpy on all classes, at t from 1 to 10."""
 
 import hypothesis
 from hypothesis import strategies
@@ -161,8 +161,9 @@ def test_empty_tails_and_certain_answers_stay_finite():
 
 @hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 @hypothesis.given(
-    seed=strategies.integers(0, 2**32 - 1), k=strategies.sampled_from([1, 9, 40]),
-    t=strategies.floats(1, 10), scale=strategies.sampled_from([.01, 1., 30.]))
+    seed=strategies.integers(0, 2**32 - 1),
+    k=strategies.sampled_from([1, 9, 40]), t=strategies.floats(1, 10),
+    scale=strategies.sampled_from([.01, 1., 30.]))
 def test_kl_is_never_negative_and_at_most_the_dense_one(seed, k, t, scale):
   rng = np.random.default_rng(seed)
   answer, student = f32(scale * rng.normal(size=(2, 4, 40)))

@@ -4,12 +4,15 @@ import dataclasses
 
 import numpy as np
 
+from big_distill import labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
   """ECE over equal bins of confidence (Guo et al., arXiv 1706.04599), and NLL.
 
-  Of the student or, with who='teacher', of the teachers' consensus.
+  Of the student or, with who='teacher', of the teachers' consensus. Where an
+  example has several labels any of them is correct, and the NLL is their mean.
   """
   who: str = 'student'
   bins: int = 15
@@ -21,16 +24,22 @@ class Evaluator:
     return (self.who,)
 
   def measure(self, answers, label, classes):
-    """{who: logits [n, c]}, labels [n] -> {'ece', 'nll' in nats}."""
+    """{who: logits [n, c]}, labels [n] or [n, c] -> {'ece', 'nll' in nats}.
+
+    Examples without a label do not count; of none with one nothing follows: {}.
+    """
     del classes
-    known = label >= 0
+    known = labels.is_known(label)
+    if not known.any():
+      return {}
     logits, label = answers[self.who][known], label[known]
+    share = np.asarray(labels.shares(label, logits.shape[-1]))
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     confidence = np.exp(log_probs.max(axis=-1))
-    hit = log_probs.argmax(axis=-1) == label
+    hit = share[np.arange(len(share)), log_probs.argmax(axis=-1)] > 0
     # Bin i holds (i / bins, (i + 1) / bins].
     which = np.ceil(confidence * self.bins).astype(int) - 1
     which = np.clip(which, 0, self.bins - 1)
     gap = np.bincount(which, weights=hit - confidence, minlength=self.bins)
     return {'ece': np.abs(gap).sum() / len(label),
-            'nll': -log_probs[np.arange(len(label)), label].mean()}
+            'nll': -(share * log_probs).sum(axis=-1).mean()}

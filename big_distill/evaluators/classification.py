@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from big_distill import labels
 from big_distill import losses
 
 
@@ -26,11 +27,9 @@ class Evaluator:
   def __call__(self, answers, label):
     """{who: logits [b, c]}, int32 [b] or [b, c] -> {metric: float32 [b]}."""
     logits = answers[self.who]
-    if label.ndim == 1:
-      label = jax.nn.one_hot(label, logits.shape[-1])
-    share = label / jnp.maximum(label.sum(axis=-1, keepdims=True), 1)
+    share = labels.shares(label, logits.shape[-1])
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    hit = jnp.take_along_axis(label, best, axis=-1) > 0
+    hit = jnp.take_along_axis(share, best, axis=-1) > 0
     return {'acc@1': hit[:, 0].astype(jnp.float32),
             'acc@5': jnp.any(hit, axis=-1).astype(jnp.float32),
             'loss': losses.xent(logits, jnp.log(share))}

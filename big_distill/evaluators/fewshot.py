@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from big_distill import labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
@@ -25,34 +27,48 @@ class Evaluator:
   trains = True
 
   def measure(self, answers, label, classes, train):
-    """Features [n, f] and labels; `train` as both -> {'acc@1_5shot': ...}."""
-    few, few_label = train
+    """Features [n, f] and labels; `train` as both -> {'acc@1_5shot': ...}.
+
+    Labels are [n] or multi-hot [n, c], of which any is correct. Images without
+    one count in neither split; where a split has no other, nothing follows: {}.
+    """
+    x, share = _labelled(answers['student'], label, len(classes))
+    few, few_share = _labelled(train[0]['student'], train[1], len(classes))
+    if not len(x) or not len(few):
+      return {}
     results = {}
     for shots in self.shots:
       accuracies = []
       for seed in range(self.seeds):
-        chosen = _choose(few_label, shots, np.random.default_rng(seed))
-        predict = fit(few['student'][chosen], few_label[chosen], len(classes),
-                      self.l2)
-        accuracies.append(np.mean(predict(answers['student']) == label))
+        chosen = _choose(few_share, shots, np.random.default_rng(seed))
+        predict = fit(few[chosen], few_share[chosen] > 0, self.l2)
+        hit = share[np.arange(len(x)), predict(x)] > 0
+        accuracies.append(np.mean(hit))
       results[f'acc@1_{shots}shot'] = np.mean(accuracies)
     return results
 
 
-def _choose(label, shots, rng):
+def _labelled(x, label, num_classes):
+  """Features and labels [n, c], of the examples that have a label."""
+  known = labels.is_known(label)
+  return x[known], np.asarray(labels.shares(label[known], num_classes))
+
+
+def _choose(share, shots, rng):
   """Indices of at most so many examples of each class."""
-  order = rng.permutation(len(label))
-  return np.concatenate([order[label[order] == c][:shots]
-                         for c in np.unique(label)])
+  order = rng.permutation(len(share))
+  return np.unique(np.concatenate(
+      [order[share[order, c] > 0][:shots] for c in range(share.shape[1])]))
 
 
-def fit(x, label, num_classes, l2):
+def fit(x, label, l2):
   """Ridge regression of features [n, f] -> a function [m, f] -> class [m].
 
+  `label` is bool [n, c], whether an example is of a class.
   The intercept is not penalised.
   """
   mean, std = x.mean(axis=0), x.std(axis=0) + 1e-5
-  x, y = (x - mean) / std, 2. * np.eye(num_classes)[label] - 1
+  x, y = (x - mean) / std, 2. * label - 1
   bias = y.mean(axis=0)
   n, f = x.shape
   if n < f:  # (X'X + l2 I)^-1 X' = X' (XX' + l2 I)^-1
