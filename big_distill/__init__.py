@@ -9,7 +9,13 @@ def load(file, size=None):
   return pretrained.load(file, size)
 
 
-def save(file, params, layout='big_vision'):
+def save(file, params, layout='big_vision', card=None):
   """Writes params as an npz file; see pretrained.save."""
   from big_distill import pretrained
-  return pretrained.save(file, params, layout)
+  return pretrained.save(file, params, layout, card)
+
+
+def card(file):
+  """What a checkpoint says it is: a cards.Card; see pretrained.card."""
+  from big_distill import pretrained
+  return pretrained.card(file)

@@ -1,6 +1,8 @@
 """Parameter trees by name: npz files, merging, and what does not match."""
 
+import hashlib
 import io
+import uuid
 import zipfile
 
 from clu import parameter_overview
@@ -10,8 +12,10 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from big_distill import cards
 from big_distill.ops import int8
 
+END = 22  # Bytes that end a zip archive, before its comment.
 AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
 
 
@@ -32,12 +36,13 @@ def replace(tree, leaves):
   return unflatten({**flatten(tree), **flatten(leaves)})
 
 
-def load_npz(path):
-  """{name: array} of an npz file; bfloat16, which npz forgets, is restored."""
+def load_npz(path) -> dict[str, np.ndarray]:
+  """{name: array} of an npz file; bfloat16, which npz forgets, is restored.
+
+  Raises ValueError, in one line, where the file is missing or damaged.
+  """
   content = _read(path)
-  # What is no zip, np.load takes for a pickle and advises to trust.
-  if not zipfile.is_zipfile(io.BytesIO(content)):
-    raise ValueError(f'{path} is not an npz file, or not a whole one.')
+  _comment(path, content)
   try:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
       flat = {name: np.asarray(file[name]) for name in file.files}
@@ -45,6 +50,15 @@ def load_npz(path):
     raise ValueError(f'{path} is a damaged npz file: {_line(error)}') from error
   return {name: value.view(ml_dtypes.bfloat16) if value.dtype.str == '|V2'
           else value for name, value in flat.items()}
+
+
+def load_card(path) -> cards.Card | None:
+  """The card inside an npz file, or None; reads the end of the file alone."""
+  comment = _comment(path, _read(path, END + cards.LIMIT))
+  try:
+    return cards.from_comment(comment)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
 
 
 def unwrap(flat):
@@ -56,28 +70,69 @@ def unwrap(flat):
   return flat
 
 
-def _read(path):
+def _read(path, last=None):
+  """The bytes of a file, or the last so many of them."""
   try:
     path = epath.Path(path)
     if path.exists():
-      return path.read_bytes()
+      with path.open('rb') as file:
+        if last:
+          file.seek(max(path.stat().length - last, 0))
+        return file.read()
   except Exception as error:  # Each kind of storage has errors of its own.
     raise ValueError(f'{path} cannot be read: {_line(error)}') from error
   raise ValueError(f'There is no checkpoint {path}.')
+
+
+def _comment(path, content):
+  """The comment that ends a zip archive, given at least its end."""
+  # np.load takes a file that is not a zip for a pickle and suggests
+  # allow_pickle=True, which is unsafe; zipfile shortens a comment silently.
+  start = content.rfind(b'PK\5\6')
+  size = int.from_bytes(content[start + END - 2:start + END], 'little')
+  if start < 0 or start + END + size != len(content):
+    raise ValueError(f'{path} is not an npz file, or not a whole one.')
+  return content[start + END:]
 
 
 def _line(error):
   return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
-def save_npz(path, flat):
-  """Writes {name: array}, first to another name so that no half file stays."""
+def save_npz(path, flat, card: cards.Card | None = None) -> None:
+  """Writes {name: array}, and a card beside them; the first host alone does.
+
+  It writes to another name first, so that no half file stays.
+  """
+  if jax.process_index():
+    return
   path = epath.Path(path)
   buffer = io.BytesIO()
   np.savez(buffer, **{name: np.asarray(leaf) for name, leaf in flat.items()})
-  partial = path.with_name(path.name + '.partial')
-  partial.write_bytes(buffer.getvalue())
-  partial.replace(path)
+  if card:
+    with zipfile.ZipFile(buffer, 'a') as archive:
+      archive.comment = cards.to_comment(card)
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
+  try:
+    partial.write_bytes(buffer.getbuffer())
+    partial.replace(path)
+  except BaseException:
+    partial.unlink(missing_ok=True)
+    raise
+
+
+def checksum(flat) -> str:
+  """16 hexadecimal digits of names, dtypes, shapes and values of {name: array}.
+
+  Independent of order. Of the parameters that a file holds, before they are
+  folded, it identifies a model whatever program runs it.
+  """
+  digest = hashlib.sha256()
+  for name, leaf in sorted(flat.items()):
+    leaf = np.asarray(jax.device_get(leaf))
+    digest.update(f'{name} {leaf.dtype} {leaf.shape}'.encode())
+    digest.update(leaf.tobytes())
+  return digest.hexdigest()[:16]
 
 
 def mismatches(given, wanted):

@@ -10,6 +10,7 @@ import pkgutil
 import jax
 import jax.numpy as jnp
 
+from big_distill import cards
 from big_distill import params as params_lib
 from big_distill import registry
 from big_distill import torch_files
@@ -55,7 +56,7 @@ def path_of(name):
 
 
 def load(file, size=None):
-  """(model, params) of a checkpoint, recognised by names and shapes alone.
+  """(model, params) of a checkpoint: what its card says, or else its names.
 
   `file` is a path, a gs:// address, or a published name of weights/*.py; what
   ends with .pth is a state_dict of PyTorch. Then
@@ -63,32 +64,92 @@ def load(file, size=None):
   float images [b, h, w, 3] in [-1, 1]. Where parameters depend on the size of
   images, they are adapted to `size`; without it, they stay as in the file.
   """
+  flat = _flat(file)
+  described = card(file, flat)
+  model = build(described.family, **described.options)
+  family = _families().get(described.family)
+  ours, size = _at_size(family, family.to_ours(flat), size)
+  params_lib.check_match(ours, _shapes(model, size), str(file))
+  return model, params_lib.unflatten(ours)
+
+
+def card(file, flat=None) -> cards.Card:
+  """The card of a checkpoint: the one inside, or else made of its names.
+
+  `flat` are its parameters, where the caller has them already.
+  """
   path = path_of(file)
-  flat = params_lib.unwrap(torch_files.load(path) if path.endswith('.pth')
-                           else params_lib.load_npz(path))
+  if not path.endswith('.pth') and (inside := params_lib.load_card(path)):
+    return inside
+  flat = flat or _flat(file)
   for name, family in _families().items():
-    ours = family.to_ours(flat)
-    if kwargs := family.recognise(ours):
-      model = build(name, **kwargs)
-      ours, size = _at_size(family, ours, size)
-      params_lib.check_match(ours, _shapes(model, size), str(file))
-      return model, params_lib.unflatten(ours)
+    if kwargs := family.recognise(flat):
+      return cards.of(build(name, **kwargs))
   first = ', '.join(sorted(flat)[:3]) or 'none'
   raise ValueError(f'{file} holds no model of a known family '
                    f'({", ".join(_families())}); its first names: {first}.')
 
 
+def _flat(file):
+  path = path_of(file)
+  return params_lib.unwrap(torch_files.load(path) if path.endswith('.pth')
+                           else params_lib.load_npz(path))
+
+
 def layouts(params):
   """{name: our flat params -> theirs}, the layouts these can be saved in."""
-  family = _family_of(params_lib.flatten(params))
+  return _layouts(_family_of(params_lib.flatten(params)))
+
+
+def _layouts(family):
   return family.LAYOUTS if family else {'big_vision': dict}
 
 
-def save(file, params, layout='big_vision'):
-  """Writes params in a layout that `load` and the field's tools read."""
-  known = layouts(params)
+def save(file, params, layout='big_vision', card: cards.Card | None = None):
+  """Writes params in a layout that `load` and the field's tools read.
+
+  The card, of cards.of(model) or card(file), says what the model is. Without
+  one `load` goes by names, which tell neither mean nor std of the input.
+  """
+  flat = params_lib.flatten(params)
+  family = _family_of(flat)
+  known = _layouts(family)
   registry.check('layout', layout, known)
-  params_lib.save_npz(file, known[layout](params_lib.flatten(params)))
+  flat = known[layout](flat)
+  if not card and family and 'mean' in family.recognise(flat):
+    raise ValueError(f'Weights in the layout {layout} are taken to want images '
+                     'that are normalised otherwise than to [-1, 1]: say what '
+                     'these want, by card=cards.of(model).')
+  params_lib.save_npz(file, flat, card)
+
+
+def student(section, size, num_classes=None, seed=0):
+  """(model, params) of a section of a config: random, or begun from a file.
+
+  `section` has the arguments of `build`. With `init`, a checkpoint, it needs
+  none of them: the file tells them all, mean and std of its input included,
+  and those given must fit it. `head` says what becomes of the file's head
+  (see init_from); a new head is for `num_classes`, unless the section has its
+  own.
+  """
+  section = {**section}
+  init, head = section.pop('init', None), section.pop('head', 'keep')
+  registry.check("way with a checkpoint's head", head, HEADS)
+  if not init or head != 'keep':
+    section.setdefault('num_classes', num_classes)
+    if not section['num_classes']:
+      raise ValueError('Neither data nor teachers tell how many classes the '
+                       'student has: set config.student.num_classes.')
+  if not init:
+    return create(size=size, seed=seed, **section)
+  described = card(init)
+  family = section.setdefault('family', described.family)
+  if family != described.family:
+    raise ValueError(f'init={init} is a {described.family}, not a {family}: '
+                     'leave out family, or give another file.')
+  model, params = create(
+      size=size, seed=seed, **{**described.options, **section})
+  return model, init_from(params, init, head)
 
 
 def init_from(params, file, head='keep'):
@@ -115,7 +176,7 @@ def init_from(params, file, head='keep'):
 
 def freeze(model, params, dtype=jnp.float32):
   """The same function, forward only: constants folded, computed in `dtype`."""
-  family = registry.load('models', type(model).__module__.rsplit('.', 1)[-1])
+  family = registry.load('models', cards.family_of(model))
   fold = jax.jit(family.fold)
   params = jax.device_get(fold(params))
   model = model.clone(folded=True, dtype=dtype)

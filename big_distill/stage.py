@@ -202,27 +202,19 @@ def _loader(load):
 def _cast(config, mode, source):
   """Loads the teachers, then makes a student of as many classes."""
   section = {**config['student']}
-  init, head = section.pop('init', None), section.pop('head', 'keep')
   size = section.pop('size', None)
   if size is None:
     raise ValueError('The student does not say the size of its images: set '
                      'config.student.size.')
-  classes = section.pop('num_classes', None) or len(source.classes) or None
+  classes = section.get('num_classes') or len(source.classes) or None
   teachers = [
       registry.bind(teaching.load, **teacher)(name, num_classes=classes)
       for name, teacher in config.get('teachers', {}).items()]
   known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
-  classes = config['student'].get('num_classes') or (known or [classes])[0]
-  combine = config.get('combine', 'logits')
-  teaching.check(teachers, mode, combine, classes, source)
-
-  if init and not section:
-    student, params = pretrained.load(init, size)  # Whatever model that is.
-  else:
-    student, params = pretrained.create(
-        size=size, num_classes=classes, seed=config.get('seed', 0), **section)
-    if init:
-      params = pretrained.init_from(params, init, head)
+  student, params = pretrained.student(
+      section, size, (known or [classes])[0], config.get('seed', 0))
+  teaching.check(teachers, mode, config.get('combine', 'logits'),
+                 student.num_classes, source)
   sees, teacher_views = views.assign(
       mode, size, [teacher.size for teacher in teachers])
   teachers = [teacher._replace(sees=view) if teacher.size else teacher

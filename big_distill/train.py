@@ -5,6 +5,7 @@ import time
 from absl import logging
 import jax
 
+from big_distill import cards
 from big_distill import leaving
 from big_distill import parallel
 from big_distill import pretrained
@@ -73,5 +74,5 @@ def train(config, workdir, data, writer, preemption=None):
 
   checkpoints.close()
   pretrained.save(f'{workdir}/student.npz', parallel.first(state.params),
-                  stage.layout)
+                  stage.layout, cards.of(cast.student, size=cast.size))
   return report.result(writer.read(), stage)

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import cards
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import pretrained
+from big_distill import teaching
 from big_distill.models import mobilenet_v3
 from big_distill.ops import layers
+from big_distill.weights import mobilenet_v3 as weights
 
 CLASSES = 5
 WIDTH = .25
@@ -183,6 +186,53 @@ def evaluated(small):
 
 def test_small_with_batch_norm_equals_the_float64_forward(small, evaluated):
   assert_close(evaluated, forward(small[1], images(), 'small', batch_norm))
+
+
+def preset(images):
+  """What torchvision's ImageClassification makes of images in [-1, 1]."""
+  pixels = (np.float64(images) + 1) / 2
+  return (pixels - [.485, .456, .406]) / [.229, .224, .225]
+
+
+@pytest.fixture(scope='module')
+def foreign(small, tmp_path_factory):
+  """(a file of torchvision's arrays, the float64 forward of its function)."""
+  path = tmp_path_factory.mktemp('foreign') / 'x.npz'
+  params_lib.save_npz(path, weights.LAYOUTS['torchvision'](small[1]))
+  return path, forward(small[1], preset(images()), 'small', batch_norm)
+
+
+def test_weights_of_torchvision_see_the_pixels_that_they_want(foreign):
+  path, want = foreign
+  model, params = pretrained.load(path)
+  assert_close(jax.jit(lambda params: model.apply(
+      {'params': params}, images())[1])(params), want)
+
+
+@pytest.mark.parametrize('layout', weights.LAYOUTS)
+def test_a_student_of_such_weights_keeps_seeing_them(foreign, layout, tmp_path):
+  """Begun from them, by description and without, saved, loaded, folded."""
+  path, want = foreign
+  for section in ({}, dict(variant='small', norm='bn', width=WIDTH)):
+    model, params = pretrained.student(dict(init=str(path), **section), 32, 9)
+    assert model.mean == (.485, .456, .406)
+  with pytest.raises(ValueError, match='say what these want, by card='):
+    pretrained.save(tmp_path / 's.npz', params, 'torchvision')
+  pretrained.save(tmp_path / 's.npz', params, layout, cards.of(model))
+  model, params = pretrained.freeze(*pretrained.load(tmp_path / 's.npz'))
+  assert_close(jax.jit(lambda params: model.apply(
+      {'params': params}, images())[1])(params), want)
+  whole = teaching.load('int8', init=str(tmp_path / 's.npz'), size=32,
+                        weights='int8')
+  got = jax.jit(whole.answer)(whole.params, images())
+  assert abs(got - want['logits']).max() < .05 * abs(want['logits']).max()
+
+
+def test_a_half_as_mean_and_deviation_leaves_images_alone(small):
+  x = jnp.ones((1, 2, 2, 3), jnp.bfloat16)
+  assert layers.normalize(x) is x is layers.normalize(x, [.5] * 3, [.5] * 3)
+  y = layers.normalize(x, (0, .5, 1), (1, 2, .25))
+  assert y.dtype == jnp.float32 and (y[0, 0, 0] == jnp.asarray([1, .25, 0])).all()
 
 
 @pytest.fixture(scope='module')

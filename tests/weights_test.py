@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import big_distill
+from big_distill import cards
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import mobilenet_v3 as mobilenet_v3_model
@@ -156,6 +157,39 @@ def test_a_head_is_kept_dropped_or_reshaped_as_said(student, tmp_path):
     pretrained.init_from(fresh, tmp_path / 's.npz', 'kep')
 
 
+@pytest.mark.parametrize('section', [
+    {}, dict(depth=(2, 1)), dict(family='bit', depth=(2, 1), width=.25)])
+def test_a_student_of_a_file_is_what_the_section_says_else_the_file(
+    student, tmp_path, section):
+  model, params = student
+  big_distill.save(tmp_path / 's.npz', params)
+  section = dict(section, init=str(tmp_path / 's.npz'))
+  for more, suggested, classes, keeps in [
+      ({}, 9, 5, True), (dict(head='drop'), 9, 9, False),
+      (dict(head='drop', num_classes=5), 9, 5, False),
+      (dict(head='reshape'), 5, 5, True), (dict(head='reshape'), 9, 9, False),
+      (dict(head='reshape', num_classes=7), 5, 7, False)]:
+    got, began = pretrained.student({**section, **more}, 16, suggested)
+    assert got == model.clone(num_classes=classes), more
+    assert_equal(began['block1'], params['block1'])
+    head = params['head'] if keeps else {
+        'kernel': np.zeros((128, classes)), 'bias': np.zeros(classes)}
+    assert_equal(began['head'], head)
+  for wrong, message in [
+      (dict(num_classes=9), 'head/bias .*should be'),
+      (dict(depth=(1, 1)), 'block1/unit02/conv1/kernel .*unexpected'),
+      (dict(family='vit'), 'is a bit, not a vit'),
+      (dict(head='kep'), 'did you mean keep')]:
+    with pytest.raises(ValueError, match=message):
+      pretrained.student({**section, **wrong}, 16, 5)
+
+
+def test_a_student_needs_a_number_of_classes():
+  for section in (dict(depth=(1,)), dict(init='never read', head='drop')):
+    with pytest.raises(ValueError, match='set config.student.num_classes'):
+      pretrained.student(section, 16)
+
+
 def mobilenet(width=.25, **kwargs):
   """(model, random parameters), by shape alone."""
   model = pretrained.build('mobilenet_v3', num_classes=5, width=width, **kwargs)
@@ -172,7 +206,7 @@ def mobilenet(width=.25, **kwargs):
 def test_a_mobilenet_of_either_layout_loads_as_it_was(
     tmp_path, layout, variant, norm):
   model, params = mobilenet(variant=variant, norm=norm)
-  big_distill.save(tmp_path / 's.npz', params, layout)
+  big_distill.save(tmp_path / 's.npz', params, layout, cards.of(model))
   loaded, got = big_distill.load(tmp_path / 's.npz')
   assert loaded == model
   assert_equal(got, params)

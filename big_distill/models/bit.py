@@ -164,13 +164,16 @@ class Model(nn.Module):
 
   `out` names the intermediates: 'stem', 'block1'..., 'pre_logits' [b, f] and
   'logits'. `dtype` is the precision of activations and of the kernels that
-  meet them; parameters and moments stay float32. With `folded`, kernels are
-  taken as already standardised (see `fold`). With `remat`, the backward pass
+  meet them; parameters and moments stay float32. `mean` and `std` are what the
+  weights want of pixels in [0, 1] (layers.normalize). With `folded`, kernels
+  are taken as already standardised (see `fold`). With `remat`, the backward pass
   computes each unit anew from its input: same values, less memory, more time.
   """
   num_classes: int
   depth: int | Sequence[int] = 50
   width: float = 1
+  mean: tuple[float, float, float] = layers.HALF
+  std: tuple[float, float, float] = layers.HALF
   dtype: Any = jnp.float32
   folded: bool = False
   remat: bool = False
@@ -181,7 +184,8 @@ class Model(nn.Module):
     out = {}
     features = int(64 * self.width)
     root = Root(features, self.folded, name='root_block')
-    x = out['stem'] = root(images.astype(self.dtype))
+    x = layers.normalize(images, self.mean, self.std).astype(self.dtype)
+    x = out['stem'] = root(x)
     for i, count in enumerate(units(self.depth)):
       block = Block(count, features * 2**i, 1 if i == 0 else 2, self.folded,
                     self.remat, name=f'block{i + 1}')

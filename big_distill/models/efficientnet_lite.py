@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from big_distill import registry
 from big_distill.models import mobilenet_v3
+from big_distill.ops import layers
 
 ROWS = (  # Repeats, kernel, stride, expansion, channels out; lite0's.
     (1, 3, 1, 1, 16),
@@ -35,7 +36,7 @@ VARIANTS = {  # Times as wide, times as deep; and the size they were made for.
     'lite4': (1.4, 1.8, 300),
 }
 # Pixels of 0 to 255 less 127, over 128: efficientnet_lite_builder.py.
-MEAN, STD = 127., 128.
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 fold = mobilenet_v3.fold
 
@@ -62,12 +63,15 @@ class Model(nn.Module):
   `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
   [b, 1280] and 'logits'. `variant` is one of VARIANTS, `norm` is gn or bn; for
   the latter see layers.BatchNorm. `dtype` is the precision of activations and
-  of the kernels that meet them; parameters and moments stay float32. With
+  of the kernels that meet them; parameters and moments stay float32. `mean`
+  and `std` are what the weights want (layers.normalize). With
   `folded`, parameters are those that `fold` returns.
   """
   num_classes: int
   variant: str = 'lite0'
   norm: str = 'bn'
+  mean: tuple[float, float, float] = MEAN
+  std: tuple[float, float, float] = STD
   dtype: Any = jnp.float32
   folded: bool = False
 
@@ -78,8 +82,7 @@ class Model(nn.Module):
         mobilenet_v3.Conv, mobilenet_v3.NORMS[self.norm][self.folded], train,
         same=True)
     out = {}
-    pixels = 127.5 * (images.astype(jnp.float32) + 1)
-    x = ((pixels - MEAN) / STD).astype(self.dtype)
+    x = layers.normalize(images, self.mean, self.std).astype(self.dtype)
     x = out['stem'] = conv(STEM, 3, 2, nn.relu6, name='stem')(x)
     for i, row in enumerate(plan(self.variant), 1):
       name = f'block{i:02d}'

@@ -147,7 +147,8 @@ class Model(nn.Module):
   `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
   [b, f] and 'logits'. `variant` is large or small, `norm` is gn or bn; for the
   latter see layers.BatchNorm. `dtype` is the precision of activations and of
-  the kernels that meet them; parameters and moments stay float32. With
+  the kernels that meet them; parameters and moments stay float32. `mean` and
+  `std` are what the weights want of pixels in [0, 1] (layers.normalize). With
   `folded`, parameters are those that `fold` returns. With `remat`, the backward
   pass computes each block anew from its input: same values, less memory.
   """
@@ -155,6 +156,8 @@ class Model(nn.Module):
   variant: str = 'large'
   norm: str = 'gn'
   width: float = 1.
+  mean: tuple[float, float, float] = layers.HALF
+  std: tuple[float, float, float] = layers.HALF
   dtype: Any = jnp.float32
   folded: bool = False
   remat: bool = False
@@ -165,7 +168,7 @@ class Model(nn.Module):
     rows, features = plan(self.variant, self.width)
     conv = functools.partial(Conv, NORMS[self.norm][self.folded], train)
     out = {}
-    x = images.astype(self.dtype)
+    x = layers.normalize(images, self.mean, self.std).astype(self.dtype)
     x = out['stem'] = conv(make_divisible(16 * self.width), 3, 2,
                            nn.hard_swish, name='stem')(x)
     block = nn.remat(Block) if self.remat else Block

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_distill import registry
+from big_distill.ops import layers
 
 
 class Shape(NamedTuple):
@@ -157,7 +158,8 @@ class Model(nn.Module):
   `out` names the intermediates: 'stem' [b, h, w, f], 'encoderblock_0'...,
   'encoder_norm' [b, n, f], 'pre_logits' [b, f] and 'logits'. `dtype` is the
   precision of activations and of the kernels that meet them; parameters,
-  moments, softmax and the head stay float32. With `remat`, the backward pass
+  moments, softmax and the head stay float32. `mean` and `std` are what the
+  weights want of pixels in [0, 1] (layers.normalize). With `remat`, the backward pass
   computes each block anew from its input: same values, less memory, more time.
   """
   num_classes: int
@@ -169,6 +171,8 @@ class Model(nn.Module):
   pool: str = 'gap'
   posemb: str = 'learn'
   rep_size: int = 0
+  mean: tuple[float, float, float] = layers.HALF
+  std: tuple[float, float, float] = layers.HALF
   dtype: Any = jnp.float32
   folded: bool = False
   remat: bool = False
@@ -186,7 +190,7 @@ class Model(nn.Module):
                        '{} px.'.format(*images.shape[1:3], patch))
     embedding = nn.Conv(f, (patch, patch), (patch, patch), 'VALID',
                         dtype=self.dtype, name='embedding')
-    stem = embedding(images)
+    stem = embedding(layers.normalize(images, self.mean, self.std))
     b, h, w, _ = stem.shape
     x = stem.reshape(b, h * w, f) + self.positions(h, w, f).astype(self.dtype)
     if self.pool == 'tok':

@@ -94,7 +94,8 @@ LAYOUTS = {'big_vision': dict, 'big_transfer': _to_big_transfer}
 
 
 def recognise(flat):
-  """Arguments of models/bit.py's Model that fit these names, or None."""
+  """Arguments of Model that fit these names of either layout, or None."""
+  flat = to_ours(flat)
   root, head = (np.shape(flat.get(name, 0.))
                 for name in ('root_block/conv_root/kernel', 'head/kernel'))
   if not root or not head:

@@ -82,7 +82,8 @@ LAYOUTS = {'big_vision': dict}
 
 
 def recognise(flat):
-  """Arguments of models/efficientnet_lite.py's Model that fit, or None."""
+  """Arguments of Model that fit these names of either layout, or None."""
+  flat = to_ours(flat)
   needed = ('stem/kernel', 'block01/depthwise/kernel', 'top/kernel',
             'head/kernel')
   if any(name not in flat for name in needed) or 'pre_logits/kernel' in flat:

@@ -11,8 +11,8 @@ array by array: np.savez(file, **{k: v.numpy() for k, v in state_dict.items()}).
   classifier.0.weight              pre_logits/kernel
   classifier.3.weight              head/kernel
 
-Weights carry no scaling of images: those that torchvision has trained expect
-(x - mean) / std of ImageNet's colours, where our pipeline gives [-1, 1].
+Weights in torchvision's names are taken to want (pixels - mean) / std of
+ImageNet's colours, as torchvision trained its own, unless a card says otherwise.
 """
 
 import re
@@ -24,7 +24,11 @@ from big_distill.models import mobilenet_v3
 
 PUBLISHED = {}  # torchvision and TF-slim publish no npz files.
 
+# torchvision/transforms/_presets.py, ImageClassification.
+_MEAN, _STD = (.485, .456, .406), (.229, .224, .225)
+
 _PARTS = ('expand', 'depthwise', 'squeeze', 'project')  # Of a block, in order.
+_STEM = 'features.0.0.weight'  # Our name of it is stem/kernel.
 _CONV = {'0.weight': 'kernel', '1.weight': 'norm/scale', '1.bias': 'norm/bias',
          '1.running_mean': 'norm/mean', '1.running_var': 'norm/var'}
 _SQUEEZE = {'fc1.weight': 'reduce/kernel', 'fc1.bias': 'reduce/bias',
@@ -49,7 +53,7 @@ def _names(blocks):
 
 def to_ours(flat):
   """Either layout -> our names; what is neither passes through unchanged."""
-  if 'features.0.0.weight' not in flat:
+  if _STEM not in flat:
     return dict(flat)
   blocks = []
   while True:
@@ -99,7 +103,9 @@ def _depth(flat):
 
 
 def recognise(flat):
-  """Arguments of models/mobilenet_v3.py's Model that fit these, or None."""
+  """Arguments of Model that fit these names of either layout, or None."""
+  theirs = _STEM in flat
+  flat = to_ours(flat)
   needed = ('stem/kernel', 'block01/depthwise/kernel', 'pre_logits/kernel',
             'head/kernel')
   if any(name not in flat for name in needed):
@@ -109,7 +115,8 @@ def recognise(flat):
   variant = min(variants, key=lambda name: abs(variants[name] - _depth(flat)))
   return dict(variant=variant, width=_width(variant, flat),
               norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
-              num_classes=flat['head/kernel'].shape[-1])
+              num_classes=flat['head/kernel'].shape[-1],
+              **(dict(mean=_MEAN, std=_STD) if theirs else {}))
 
 
 def _width(variant, flat):

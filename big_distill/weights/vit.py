@@ -82,7 +82,8 @@ LAYOUTS = {'big_vision': dict, 'vision_transformer': _to_vision_transformer}
 
 
 def recognise(flat):
-  """Arguments of models/vit.py's Model that fit these names, or None."""
+  """Arguments of Model that fit these names of either layout, or None."""
+  flat = to_ours(flat)
   block = 'Transformer/encoderblock_0/'
   patch, query, mlp, head, rep = (np.shape(flat.get(name, 0.)) for name in (
       'embedding/kernel', block + 'MultiHeadDotProductAttention_0/query/kernel',
