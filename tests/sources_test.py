@@ -1,8 +1,10 @@
 """What is read is what was prepared, in order; what cannot be is named."""
 
 import io
+import os
 import pathlib
 
+from array_record.python import array_record_module
 import numpy as np
 from PIL import Image
 import pytest
@@ -11,8 +13,10 @@ import tensorflow_datasets as tfds
 
 from big_distill.input import caches
 from big_distill.input import crops
+from big_distill.input import offsets
 from big_distill.input import pipeline
 from big_distill.input import reading
+from big_distill.input import records
 from big_distill.input import sources
 from big_distill.views import View
 
@@ -345,11 +349,145 @@ def test_a_shard_cut_short_is_named(shards, tmp_path):
     sources.load('dots', 'train', shards)
 
 
+def test_a_shard_cut_between_records_is_named(shards, tmp_path):
+  first = 8 + 4 + 4 + len(next(iter(tf.data.TFRecordDataset(str(
+      pathlib.Path(shards) / 'dots/1.0.0/dots-train.tfrecord-00001-of-00003')
+      ).as_numpy_iterator())))
+  shards = copy(shards, tmp_path, lambda name, data: (
+      data[:first] if '00001' in name else data))
+  with pytest.raises(ValueError, match='00001-of-00003 has 1 records, .* 4:'):
+    sources.load('dots', 'train', shards)
+
+
+def test_a_missing_shard_is_named(shards, tmp_path):
+  shards = copy(shards, tmp_path, lambda name, data: data)
+  (tmp_path / 'dots/1.0.0/dots-train.tfrecord-00001-of-00003').unlink()
+  with pytest.raises(ValueError, match='is missing .*00001-of-00003'):
+    sources.load('dots', 'train', shards)
+
+
+@pytest.mark.parametrize('cache', sources.CACHES)
+def test_a_bit_that_flipped_in_a_record_is_noticed(shards, tmp_path, cache):
+  """In a label, which is decoded without complaint."""
+  def flip(name, data):
+    if '00002' not in name:
+      return data
+    at = data.index(b'label')  # The value follows: 1 becomes 0.
+    at = data.index(b'\x01', at + 11)
+    return data[:at] + b'\x00' + data[at + 1:]
+  shards = copy(shards, tmp_path, flip)
+  with pytest.raises(ValueError, match='00002-of-00003, record at byte .* '
+                     'checksum differs'):
+    drain(sources.load('dots', 'train', shards, cache))
+
+
+@pytest.fixture
+def indexed(monkeypatch, tmp_path):
+  """Sets of any size have an index of records; the user's cache is empty."""
+  monkeypatch.setattr(offsets, 'SMALL', 0)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+def count_visits(monkeypatch):
+  visits, real = [], records.lengths
+  monkeypatch.setattr(records, 'lengths', lambda path, size: (
+      visits.append(path), real(path, size))[1])
+  return visits
+
+
+@pytest.mark.parametrize('writable', [True, False])
+def test_records_are_found_once(shards, tmp_path, indexed, monkeypatch, writable):
+  data_dir = copy(shards, tmp_path, lambda _, data: data)
+  beside = tmp_path / 'dots' / '1.0.0' / 'dots-train.offsets.npz'
+  if not writable:  # Not even to a user who may write anywhere.
+    beside.mkdir()
+  visits = count_visits(monkeypatch)
+  load = lambda split: sources.load('dots', split, data_dir)
+  half = read(load('train[:40%]'))
+  assert len(visits) == 1
+  whole = read(load('train'))
+  assert len(visits) == 3
+  assert read(load('train')) == whole and read(load('train[:40%]')) == half
+  assert len(visits) == 3
+  assert beside.is_file() == writable
+  assert (tmp_path / 'cache').exists() != writable
+  assert whole == [(jpeg(i), i % 2) for i in range(20)]
+
+
+@pytest.mark.parametrize('change', ['cut', 'lie', 'touch', 'empty'])
+def test_an_index_that_does_not_fit_is_not_used(shards, tmp_path, indexed,
+                                                monkeypatch, change):
+  data_dir = copy(shards, tmp_path, lambda _, data: data)
+  want = read(sources.load('dots', 'train', data_dir))
+  path = tmp_path / 'dots' / '1.0.0'
+  index = path / 'dots-train.offsets.npz'
+  if change == 'cut':
+    index.write_bytes(index.read_bytes()[:-40])
+  elif change == 'empty':
+    index.write_bytes(b'')
+  elif change == 'lie':
+    table = dict(np.load(index))
+    table['lengths'][[3, 12, 17]] += 1
+    np.savez(index, **table)
+  else:
+    for file in path.glob('*.tfrecord*'):
+      os.utime(file, (1, 1))
+  visits = count_visits(monkeypatch)
+  assert read(sources.load('dots', 'train', data_dir)) == want
+  assert len(visits) == 3
+  assert read(sources.load('dots', 'train', data_dir)) == want
+  assert len(visits) == 3
+
+
+@pytest.fixture(scope='module')
+def arrays(shards, tmp_path_factory):
+  """The dataset 'dots', prepared as array_record: its data_dir."""
+  root = tmp_path_factory.mktemp('arrays')
+  def write(name, data):
+    if '.tfrecord' not in name:
+      return data.replace(b'"tfrecord"', b'"array_record"').replace(
+          b'{FILEFORMAT}', b'array_record')
+    source = pathlib.Path(shards) / 'dots' / '1.0.0' / name
+    file = str(root / 'part')
+    writer = array_record_module.ArrayRecordWriter(
+        file, 'group_size:1,uncompressed')
+    for record in tf.data.TFRecordDataset(str(source)).as_numpy_iterator():
+      writer.write(record)
+    writer.close()
+    return pathlib.Path(file).read_bytes()
+  data_dir = copy(shards, root, write)
+  for file in (root / 'dots' / '1.0.0').glob('*.tfrecord*'):
+    file.rename(str(file).replace('tfrecord', 'array_record'))
+  return data_dir
+
+
+@pytest.mark.parametrize('split', ['train', 'train[:2]+train[8:14]'])
+@pytest.mark.parametrize('cache', sources.CACHES)
+def test_array_records_are_read_as_tfrecords_are(shards, arrays, split, cache):
+  got, want = (sources.load('dots', split, each, cache)
+               for each in (arrays, shards))
+  tf.nest.map_structure(np.testing.assert_array_equal, read(got), read(want))
+  assert got.name(0) == 'dots-train.array_record-00000-of-00003, record 0'
+  tf.nest.map_structure(np.testing.assert_array_equal, drain(got), drain(want))
+
+
+def test_array_records_cut_short_or_damaged_are_named(arrays, tmp_path):
+  cut = copy(arrays, tmp_path / 'cut', lambda name, data: (
+      data[:-9] if '00002' in name else data))
+  with pytest.raises(ValueError, match='00002-of-00003 (has|cannot)'):
+    sources.load('dots', 'train', cut)
+  bad = jpeg(11)[:-100] + bytes(100)
+  bad = copy(arrays, tmp_path / 'bad', lambda _, data: data.replace(
+      jpeg(11), bad))
+  with pytest.raises(ValueError, match='00001-of-00003, record 2 cannot be dec'):
+    drain(sources.load('dots', 'train', bad))
+
+
 def test_other_formats_of_tfds_are_refused(shards, tmp_path):
   shards = copy(shards, tmp_path, lambda name, data: (
-      data.replace(b'"tfrecord"', b'"array_record"')
+      data.replace(b'"tfrecord"', b'"riegeli"')
       if name == 'dataset_info.json' else data))
-  with pytest.raises(ValueError, match='dots is prepared as array_record'):
+  with pytest.raises(ValueError, match='prepared as .riegeli.; known: tfrec'):
     sources.load('dots', 'train', shards)
 
 

@@ -1,14 +1,10 @@
 """Datasets that TFDS has prepared, read by the number of an example."""
 
-import concurrent.futures
-import hashlib
 import os
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from big_distill import contracts
 from big_distill import registry
 from big_distill.contracts import Source
 from big_distill.input import records
@@ -26,9 +22,8 @@ def source(name: str, split: str, data_dir: str | None,
   features = info.features
   if 'image' not in features:
     raise ValueError(f'{name} has no images, only {", ".join(features)}.')
-  if info.file_format != tfds.core.FileFormat.TFRECORD:
-    raise ValueError(f'{name} is prepared as {info.file_format.value}; only '
-                     'tfrecord can be read.')
+  registry.check(f'way to read {name}, prepared as', info.file_format.value,
+                 records.FORMATS)
   try:
     parts = info.splits[split].file_instructions
   except (ValueError, AssertionError) as error:
@@ -36,24 +31,14 @@ def source(name: str, split: str, data_dir: str | None,
              for each in info.splits]
     raise ValueError(f'{name} has no split {split!r}; its splits, and how many '
                      f'images they have, are {", ".join(known)}.') from error
-  with concurrent.futures.ThreadPoolExecutor(16) as pool:
-    spans = list(pool.map(lambda part: records.spans(part.filename)[
-        part.skip:part.skip + part.take], parts))
-  files = [part.filename for part in parts]
-  which = np.repeat(np.arange(len(files)), [len(span) for span in spans])
-  where = np.concatenate([np.zeros([0, 2], np.int64), *spans])
+  found = records.FORMATS[info.file_format.value](parts)
   if label not in (None, 'label'):
     registry.check(f'label in {name}', label, features)
   classes, several = _classes(features[label] if label in features else None)
 
-  def read(index):
-    start, length = where[index]
-    with records.open_file(files[which[index]]) as file:
-      file.seek(int(start))
-      return file.read(int(length))
-
   def fetch(index):
-    record = tf.ensure_shape(tf.numpy_function(read, [index], tf.string), [])
+    record = tf.numpy_function(found.read, [index], tf.string)
+    record = tf.ensure_shape(record, [])
     example = features.deserialize_example(
         record, decoders={'image': tfds.decode.SkipDecoding()})
     number = example[label] if classes else -1
@@ -61,14 +46,8 @@ def source(name: str, split: str, data_dir: str | None,
       number = tf.reduce_any(tf.one_hot(number, len(classes), True, False), 0)
     return example['image'], tf.cast(number, tf.int32)
 
-  return Source(
-      f'{info.full_name} {split}', len(where), classes, fetch,
-      lambda i: f'{os.path.basename(files[which[i]])}, record at '
-                f'byte {where[i][0] - 12}', ((len(where), 1),),
-      contracts.fingerprint(
-          [os.path.basename(file) for file in files],
-          hashlib.sha256(
-              where[:, 1].astype('<i8').tobytes()).hexdigest()))
+  return Source(f'{info.full_name} {split}', found.count, classes, fetch,
+                found.name, ((found.count, 1),), found.fingerprint)
 
 
 def _builder(name, data_dir):

@@ -91,8 +91,9 @@ def blame(source: Source, indices: Iterable[int],
     try:
       image, _ = source.fetch(tf.constant(index, tf.int64))
       pixels(image)
-    except tf.errors.OpError as found:
-      reason = re.sub(r'{{.*?}}|\[Op.*', '', found.message).strip()
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as found:
+      # Errors of Python functions that a graph calls are here their own.
+      reason = re.sub(r'{{.*?}}|\[Op.*', '', str(found)).strip()
       reason = reason.split('\n')[0].rstrip('.')
       return ValueError(
           f'{source.title}: {source.name(index)} cannot be decoded ({reason}). '

@@ -1,10 +1,35 @@
-"""Files of records, as TFDS prepares them: where each record lies."""
+"""Files of records, as TFDS prepares them: where each record lies, its bytes.
 
+A TFRecord file has no table of contents, so where its records begin is found by
+reading the length of each. Of large or remote datasets, input/offsets.py keeps
+what was found. Every record is checked against its checksum when it is read.
+"""
+
+from collections.abc import Callable, Sequence
+import hashlib
+import os
 import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+import google_crc32c
 import numpy as np
 import tensorflow as tf
+
+from big_distill import contracts
+from big_distill.input import offsets
+
+
+class Records(NamedTuple):
+  """Records of a split, in order.
+
+  read: number of a record -> its bytes. Raises ValueError for a damaged one.
+  name: number of a record -> what to call it in a message.
+  fingerprint: as that of a contracts.Source.
+  """
+  count: int
+  read: Callable[[int], bytes]
+  name: Callable[[int], str]
+  fingerprint: str
 
 
 def open_file(path: str) -> BinaryIO | tf.io.gfile.GFile:
@@ -13,12 +38,13 @@ def open_file(path: str) -> BinaryIO | tf.io.gfile.GFile:
   return tf.io.gfile.GFile(path, 'rb') if remote else open(path, 'rb', 0)
 
 
-def spans(path: str) -> np.ndarray:
-  """Start and length of each record's payload in a TFRecord: int64 [n, 2].
+def lengths(path: str, size: int) -> np.ndarray:
+  """Bytes of each record's payload in a TFRecord of `size` bytes: int64 [n].
 
-  A record is its length (8 bytes), a checksum (4), the payload, another (4).
+  A record is its length (8 bytes), a checksum of that (4), the payload, and a
+  checksum of that (4). Raises ValueError if the file ends within a record.
   """
-  found, position, size = [], 0, tf.io.gfile.stat(path).length
+  found, position = [], 0
   with open_file(path) as file:
     while position < size:
       file.seek(position)
@@ -27,6 +53,97 @@ def spans(path: str) -> np.ndarray:
       if position + length + 16 > size:
         raise ValueError(f'{path} is cut short or damaged at byte {position}. '
                          'Prepare the dataset anew.')
-      found.append((position + 12, length))
+      found.append(length)
       position += length + 16
-  return np.asarray(found, np.int64).reshape(-1, 2)
+  return np.asarray(found, np.int64)
+
+
+def payload(path: str, start: int, length: int) -> bytes:
+  """The payload of a TFRecord's record that begins at byte `start`.
+
+  Raises ValueError if its checksum, the masked CRC-32C, is another.
+  """
+  with open_file(path) as file:
+    file.seek(start + 12)
+    content = file.read(length + 4)
+  content, end = content[:length], content[length:]
+  crc = google_crc32c.value(content)
+  masked = ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff
+  if end != struct.pack('<I', masked):
+    raise ValueError('its checksum differs')
+  return content
+
+
+def tfrecords(parts: Sequence[Any]) -> Records:
+  """Records of TFRecord files; `parts` are TFDS's FileInstructions.
+
+  Raises ValueError for a file that is cut short.
+  """
+  files = [part.filename for part in parts]
+  found = offsets.find(files, lengths)
+  _check_counts(parts, map(len, found))
+  starts = [np.cumsum(each + 16) - each - 16 for each in found]
+  which = np.repeat(np.arange(len(files)), [part.take for part in parts])
+  start, length = (np.concatenate([np.zeros(0, np.int64), *(
+      each[part.skip:part.skip + part.take]
+      for each, part in zip(values, parts))]) for values in (starts, found))
+  return Records(
+      len(which),
+      lambda i: payload(files[which[i]], int(start[i]), int(length[i])),
+      lambda i: f'{os.path.basename(files[which[i]])}, record at byte '
+                f'{start[i]}',
+      contracts.fingerprint(
+          [os.path.basename(file) for file in files],
+          hashlib.sha256(length.astype('<i8').tobytes()).hexdigest()))
+
+
+def array_records(parts: Sequence[Any]) -> Records:
+  """Records of ArrayRecord files, which know where each lies.
+
+  Raises ValueError for a file that cannot be opened or is of another length.
+  """
+  try:
+    from array_record.python import array_record_data_source
+    from array_record.python import array_record_module
+  except ImportError as error:
+    raise ValueError('A dataset prepared as array_record needs a package: pip '
+                     'install array_record.') from error
+
+  def count(part):
+    try:
+      reader = array_record_module.ArrayRecordReader(part.filename)
+      found = reader.num_records()
+      reader.close()
+    except (RuntimeError, ValueError) as error:
+      reason = str(error).split('\n')[0]
+      raise ValueError(f'{part.filename} cannot be read as an ArrayRecord '
+                       f'({reason}). Prepare the dataset anew.') from error
+    return found
+
+  _check_counts(parts, offsets.together(count, parts))
+  files = [part.filename for part in parts]
+  takes = [part.take for part in parts]
+  which = np.repeat(np.arange(len(files)), takes)
+  place = np.concatenate([np.zeros(0, np.int64), *(
+      np.arange(part.skip, part.skip + part.take) for part in parts)])
+  source = array_record_data_source.ArrayRecordDataSource(parts) if files else []
+  sizes = offsets.together(lambda file: tf.io.gfile.stat(file).length, files)
+  return Records(
+      len(which), lambda i: source[int(i)],
+      lambda i: f'{os.path.basename(files[which[i]])}, record {place[i]}',
+      contracts.fingerprint(
+          [[os.path.basename(part.filename), part.skip, part.take, size]
+           for part, size in zip(parts, sizes)]))
+
+
+FORMATS = {'tfrecord': tfrecords, 'array_record': array_records}
+
+
+def _check_counts(parts, counts):
+  """Holds numbers of records against dataset_info.json, file by file."""
+  for part, count in zip(parts, counts):
+    if count != part.examples_in_shard:
+      raise ValueError(
+          f'{part.filename} has {count} records, dataset_info.json says '
+          f'{part.examples_in_shard}: it is cut short or of another version. '
+          'Prepare the dataset anew.')
