@@ -13,15 +13,15 @@ matrices of that precision, measured in the same run.
 
 import functools
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bench import plain_flax
+from big_distill import command
+from big_distill import costs
 from big_distill import pretrained
-from big_distill import report
 from big_distill.models import bit
 from big_distill.tools import stopwatch
 
@@ -121,7 +121,7 @@ def measure(depth, dtype, size, batch, repeats, calls=1):
   peak = operations / median[PEAK]
   model = pretrained.build(num_classes=CLASSES, depth=depth)
   params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-  one = report.flops(model, params, size)
+  one = costs.flops(model, params, size)
   work = dict(zip(PASSES, (one, 3 * one)))
   return [{'model': f'BiT-R{depth}x1', 'size': size, 'batch': batch,
            'dtype': dtype.name, 'code': name, 'pass': part,
@@ -135,8 +135,7 @@ def measure(depth, dtype, size, batch, repeats, calls=1):
           for name, part in runs]
 
 
-def main(_):
-  flag = flags.FLAGS
+def main(flag):
   rows = measure(flag.depth, jnp.dtype(flag.dtype), flag.size, flag.batch,
                  flag.repeats, flag.steps)
   for row in rows:
@@ -147,7 +146,7 @@ def main(_):
     stopwatch.save(flag.csv, rows, stopwatch.machine())
 
 
-if __name__ == '__main__':
+def _define_flags():
   flags.DEFINE_integer('depth', 50, 'Depth of the ResNet.')
   flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Precision.')
   flags.DEFINE_integer('size', 128, 'Pixels of a side.')
@@ -155,4 +154,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('repeats', 10, 'Rounds.', 1)
   flags.DEFINE_integer('steps', 1, 'Calls in a row that are timed as one.', 1)
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
-  app.run(main)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -12,15 +12,15 @@ in another way soon goes its own, and the third says how far.
 import contextlib
 from unittest import mock
 
-from absl import app
 from absl import flags
 from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import command
+from big_distill import course as course_lib
 from big_distill import parallel
-from big_distill import stage as stage_lib
 from big_distill.models import bit
 from big_distill.ops import layers
 from big_distill.ops import winograd
@@ -60,14 +60,14 @@ def losses(data, steps, nudge=1):
   """Of the first so many steps: [steps]."""
   config = quickstart.get_config('epochs=80').to_dict()
   config |= {'student': dict(depth=(1, 1, 1), width=1., size=48), 'evals': {}}
-  stage = stage_lib.set_stage(config, data)
-  state = parallel.replicate(stage.state.replace(params=jax.tree.map(
-      lambda x: x * nudge, stage.state.params)))
-  teachers = parallel.replicate(stage.cast.teacher_params)
-  batches = parallel.prefetch(stage.batches(0))
+  course = course_lib.make(config, data)
+  state = parallel.replicate(course.state.replace(params=jax.tree.map(
+      lambda x: x * nudge, course.state.params)))
+  teachers = parallel.replicate(course.room.teacher_params)
+  batches = parallel.prefetch(course.feed.batches(0))
   curve = []
   for _ in range(steps):
-    state, scalars = stage.step(state, teachers, next(batches))
+    state, scalars = course.step(state, teachers, next(batches))
     curve.append(scalars['loss'])
   return np.asarray([parallel.first(loss) for loss in curve])
 
@@ -87,12 +87,9 @@ def apart(rows, name):
   return off[:5].max(), off.mean()
 
 
-def main(_):
-  flag = flags.FLAGS
+def main(flag):
   logging.set_verbosity(logging.WARNING)
-  import tensorflow as tf
-  tf.config.set_visible_devices([], 'GPU')
-  from big_distill.input import pipeline
+  pipeline = command.pipeline()
   rows = measure(pipeline, flag.steps)
   for name in ('ours', 'nudged'):
     first, mean = apart(rows, name)
@@ -102,7 +99,10 @@ def main(_):
     stopwatch.save(flag.csv, rows, stopwatch.machine())
 
 
-if __name__ == '__main__':
+def _define_flags():
   flags.DEFINE_integer('steps', 160, 'Steps.', 1)
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
-  app.run(main)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

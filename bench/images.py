@@ -18,12 +18,12 @@ import statistics
 import tempfile
 import time
 
-from absl import app
 from absl import flags
 import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from big_distill import command
 from big_distill.input import crops
 from big_distill.input import pipeline
 from big_distill.tools import stopwatch
@@ -128,8 +128,7 @@ def mosaics(folder, count=128):
                                  quality=QUALITY)
 
 
-def main(_):
-  flag = flags.FLAGS
+def main(flag):
   with tempfile.TemporaryDirectory() as folder:
     if not flag.data:
       mosaics(folder)
@@ -144,11 +143,14 @@ def main(_):
                                 **stopwatch.machine()})
 
 
-if __name__ == '__main__':
+def _define_flags():
   flags.DEFINE_string('data', None, 'A dataset of JPEGs, in place of mosaics.')
   flags.DEFINE_string('data_dir', None, 'Where TFDS has prepared it.')
   flags.DEFINE_integer('batch', 64, 'Examples.', 1)
   flags.DEFINE_integer('steps', 12, 'Batches per round.', 1)
   flags.DEFINE_integer('repeats', 7, 'Rounds.', 1)
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
-  app.run(main)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

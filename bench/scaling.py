@@ -16,16 +16,15 @@ import statistics
 import subprocess
 import sys
 
-from absl import app
 from absl import flags
 from absl import logging
 import jax
 from ml_collections import config_flags
 
 from big_distill import command
+from big_distill import costs
+from big_distill import course as course_lib
 from big_distill import parallel
-from big_distill import stage as stage_lib
-from big_distill.tools import costs
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -35,20 +34,20 @@ CLASSES = 12  # Of a config whose data says how many.
 
 def time_step(config, per_device, calls, repeats):
   """Of this process: (median seconds of a step, bytes a device exchanges)."""
-  stage = stage_lib.set_stage(
+  course = course_lib.make(
       {**config, 'batch_size': per_device * jax.device_count(), 'evals': {}},
       noise.Noise(CLASSES))
-  state = parallel.replicate(stage.state)
-  teachers = parallel.replicate(stage.cast.teacher_params)
-  batch = parallel.split(next(stage.batches(0)))
+  state = parallel.replicate(course.state)
+  teachers = parallel.replicate(course.room.teacher_params)
+  batch = parallel.split(next(course.feed.batches(0)))
 
   def step():
     nonlocal state
-    state, scalars = stage.step(state, teachers, batch)
+    state, scalars = course.step(state, teachers, batch)
     return scalars
 
   (_, seconds), = stopwatch.in_turn({'step': step}, calls, repeats).values()
-  return seconds, costs.exchanged(stage)
+  return seconds, costs.exchanged(course.step, state, teachers, batch)
 
 
 def run(layout):
@@ -87,8 +86,7 @@ def measure(per_device, rounds):
   return rows
 
 
-def main(_):
-  flag = flags.FLAGS
+def main(flag):
   logging.set_verbosity(logging.WARNING)
   if flag.worker is not None:
     if flag.workers > 1:
@@ -106,7 +104,7 @@ def main(_):
                                     **stopwatch.machine()})
 
 
-if __name__ == '__main__':
+def _define_flags():
   config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
   flags.DEFINE_integer('per_device', 32, 'Images of a device.', 1)
   flags.DEFINE_integer('steps', 4, 'Steps in a row that are timed as one.', 1)
@@ -117,4 +115,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('workers', 1, 'As above.')
   flags.DEFINE_string('address', None, 'As above.')
   flags.mark_flags_as_required(['config'])
-  app.run(main, flags_parser=command.parse)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

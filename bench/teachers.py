@@ -13,12 +13,12 @@ something. All choices are timed in turn, forward only, on one batch.
 import functools
 import itertools
 
-from absl import app
 from absl import flags
 import jax
 import numpy as np
 
-from big_distill import params as params_lib
+from big_distill import command
+from big_distill import costs
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
@@ -37,9 +37,7 @@ EXACT, *_ = CHOICES = [*itertools.product(teaching.WEIGHTS, teaching.DTYPES)]
 
 def photographs(split, size, batch):
   """([images [b, h, w, 3] in [-1, 1]], labels [n]), the last batch padded."""
-  import tensorflow as tf
-  tf.config.set_visible_devices([], 'GPU')
-  from big_distill.input import pipeline
+  pipeline = command.pipeline()
 
   view = views.View.parse('central').at(size)
   batches = [*pipeline.eval_batches(
@@ -60,7 +58,7 @@ def measure(name, section, split, batch, repeats):
                                jax.device_put(teacher.params))
     logits[choice] = np.concatenate(
         [answer(each) for each in images])[:len(labels)]
-    nbytes[choice] = params_lib.nbytes(teacher.params)
+    nbytes[choice] = costs.nbytes(teacher.params)
     runs[choice] = functools.partial(answer, images[0])
 
   times, exact = stopwatch.in_turn(runs, repeats=repeats), logits[EXACT]
@@ -85,8 +83,7 @@ def error(exact, logits):
   return np.linalg.norm(logits - exact) / np.linalg.norm(exact)
 
 
-def main(_):
-  flag = flags.FLAGS
+def main(flag):
   rows = [row for name, about in TEACHERS.items()
           for row in measure(name, *about, flag.repeats)]
   for row in rows:
@@ -95,7 +92,10 @@ def main(_):
     stopwatch.save(flag.csv, rows, stopwatch.machine())
 
 
-if __name__ == '__main__':
+def _define_flags():
   flags.DEFINE_integer('repeats', 10, 'Rounds.', 1)
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
-  app.run(main)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -1,10 +1,19 @@
-"""The command line of programs with a --config: checked before it is obeyed."""
+"""One way to be a program: flags checked before they are obeyed, errors in a line.
 
+  def main(flag):   # of all flags' values
+    ...
+  if __name__ == '__main__':
+    command.program(main, _define_flags)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 import logging as std_logging
 import os
 import runpy
 import sys
+from typing import Any
 
+from absl import app
 from absl import flags
 from absl import logging
 import ml_collections
@@ -13,18 +22,55 @@ from ml_collections import config_flags
 from big_distill import registry
 
 
-def parse(argv):
+def program(main: Callable[..., None],
+            define: Callable[[], None] = lambda: None,
+            words: bool = False) -> None:
+  """Runs main(flags) as a program, and exits.
+
+  `define` defines its flags, which other programs may have, too. With `words`,
+  main gets the other words of the command as well: main(flags, words). What a
+  user can cause is a ValueError, which becomes one line: a traceback would bury
+  it.
+  """
+  def obey(argv):
+    if len(argv) > 1 and not words:
+      sys.exit(f'Error: Unknown argument {argv[1]!r}.')
+    try:
+      main(flags.FLAGS, *([argv[1:]] if words else []))
+    except ValueError as error:
+      logging.debug('Traceback', exc_info=True)
+      sys.exit(f'Error: {error}')
+
+  define()
+  app.run(obey, flags_parser=parse)
+
+
+def pipeline() -> Any:
+  """input.pipeline, with TensorFlow kept off the accelerators.
+
+  Raises ImportError where there is no TensorFlow.
+  """
+  import tensorflow as tf
+  tf.config.set_visible_devices([], 'GPU')
+  from big_distill.input import pipeline
+  return pipeline
+
+
+def parse(argv: Sequence[str]) -> list[str]:
   """Flags, or one line on what is wrong with them."""
   try:
     check(argv)
-    return flags.FLAGS(argv)
-  except (flags.Error, ValueError) as error:
+    rest = flags.FLAGS(argv)
+    if 'config' in flags.FLAGS:  # Only now is a bad override noticed.
+      dict(flags.FLAGS.config or {})
+    return rest
+  except (flags.Error, ValueError, OSError) as error:
     # ml_collections wraps what a config raises into its whole traceback.
     line = str(error).strip().splitlines()[-1]
     sys.exit(f'Error: {line.removeprefix("ValueError: ")}')
 
 
-def narrate():
+def narrate() -> None:
   """Logs what this project says; of what libraries say, warnings."""
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(
@@ -32,7 +78,7 @@ def narrate():
       or 'big_distill' in record.pathname)
 
 
-def load(value):
+def load(value: str) -> tuple[Mapping[str, Any], list[str]]:
   """'FILE.py:ARG' -> (what the file defines, [ARG] or [] for its get_*)."""
   path, _, arg = value.partition(':')
   folder = os.path.dirname(path)
@@ -43,7 +89,7 @@ def load(value):
   return runpy.run_path(path), [arg] if arg else []
 
 
-def check(words):
+def check(words: Sequence[str]) -> None:
   """Raises ValueError if there is no such config file, or no such key in it."""
   values = [word.removeprefix('--config=') for word in words
             if word.startswith('--config=')]
@@ -62,7 +108,7 @@ def check(words):
         at = at[key]
 
 
-def resolve(words):
+def resolve(words: Sequence[str]) -> ml_collections.ConfigDict:
   """The config that a command of these words will run with, or ValueError."""
   check(words)
   known = flags.FlagValues()

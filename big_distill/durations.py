@@ -4,7 +4,9 @@ A duration `log` is written as one of log_steps, log_examples, log_epochs and
 log_percent in a config section; two at once are an error.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 UNITS = ('steps', 'examples', 'epochs', 'percent')
 
@@ -16,9 +18,10 @@ class Durations:
   n_train: int
   total: int | None = None
 
-  def pop(self, section, name, default=None):
-    """Takes a duration out of a dict; at least 1 step, or 0 for never."""
-    given = {unit: section.pop(f'{name}_{unit}') for unit in UNITS
+  def of(self, section: Mapping[str, Any], name: str,
+         default: int | None = None) -> int:
+    """A duration of a section, in steps; at least 1, or 0 for never."""
+    given = {unit: section[f'{name}_{unit}'] for unit in UNITS
              if f'{name}_{unit}' in section}
     if len(given) > 1:
       keys = ' and '.join(f'{name}_{unit}' for unit in given)
@@ -38,6 +41,12 @@ class Durations:
                 'percent': (self.total or 0) / 100}
     # Half a step rounds up, as in the paper's tables.
     return max(int(amount * per_unit[unit] + 0.5), 1) if amount else 0
+
+
+def without(section: Mapping[str, Any], name: str) -> dict[str, Any]:
+  """A section less a duration, whatever its unit: what else it says."""
+  units = {f'{name}_{unit}' for unit in UNITS}
+  return {key: value for key, value in section.items() if key not in units}
 
 
 def due(step, every, total):

@@ -1,14 +1,13 @@
 """What is evaluated, on which images, when: from config.evals to metrics."""
 
-import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from big_distill import durations
 from big_distill import evaluate
 from big_distill import registry
-from big_distill import steps
-from big_distill import teaching
 from big_distill import views
-from big_distill.durations import due
+from big_distill.classroom import Classroom
 
 
 class Exam(NamedTuple):
@@ -23,13 +22,20 @@ class Exam(NamedTuple):
   view: views.View
   every: int
 
+  @property
+  def splits(self) -> list[Any]:
+    return [source for source in (self.source, self.train) if source]
 
-def make(name, section, data, load, durations):
-  """An Exam, from a section of config.evals; `data` is what it may inherit."""
-  section = {**section}
-  every = durations.pop(section, 'every', default=0)
+
+def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],
+         load: Callable, every: int = 0) -> Exam:
+  """An Exam, from a section of config.evals.
+
+  `data` is the section of the training data. Evals inherit its options except
+  `parts` and `label`, which describe training alone.
+  """
+  section = durations.without(section, 'every')
   view = views.View.parse(section.pop('view', 'central'))
-  # Of a mixture, or of images that lack the student's labels, nothing follows.
   inherited = {key: data[key] for key in data if key not in ('parts', 'label')}
   data = {**inherited, **section.pop('data', {})}
   train = section.pop('train', None)
@@ -45,66 +51,62 @@ def make(name, section, data, load, durations):
               if train else None, view, every)
 
 
-def make_evaluate(exams, cast, combine, total, eval_batches):
+def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
+                  eval_batches: Callable) -> Callable:
   """-> (step, student params, teachers' params) -> metrics due at that step.
 
   Every evaluator runs before the first step, every so often, and at the end.
+  All that look at one view of one split do so in one pass. What does not depend
+  on the student is measured once.
   """
-  # Of two exams that differ in images only, one program serves both.
-  program = functools.cache(
-      lambda evaluator, view: _run(evaluator, view, cast, combine, eval_batches))
   for exam in exams:
-    _check(exam, cast)
-  runs = [(exam, program(exam.evaluator, exam.view)) for exam in exams]
+    _check(exam, room)
+  sights = {view: evaluate.Sight(room, view, [
+      exam.evaluator for exam in exams if exam.view == view])
+            for view in {exam.view for exam in exams}}
+  kept, measured = {}, {}  # Teachers' answers; metrics of the frozen.
+
+  def measure(held, params, teacher_params):
+    """{name of an exam: its metrics}."""
+    jobs = {exam.name: [evaluate.job(exam.evaluator) for _ in exam.splits]
+            for exam in held}
+    passes = {}
+    for exam in held:
+      for source, job in zip(exam.splits, jobs[exam.name]):
+        passes.setdefault((id(source), exam.view), (source, []))[1].append(job)
+    for (key, view), (source, collecting) in passes.items():
+      sights[view].show(
+          lambda views, source=source: eval_batches(source, views), params,
+          teacher_params, collecting, kept.setdefault((key, view), []))
+    return {exam.name: _metrics(exam, [job.result() for job in jobs[exam.name]])
+            for exam in held}
 
   def evaluate_due(step, params, teacher_params):
-    metrics = {}
-    for exam, run in runs:
-      if step == 0 or due(step, exam.every, total):
-        for metric, value in run(exam, params, teacher_params).items():
-          metrics[f'{exam.name}/{metric}'] = float(value)
-    return metrics
+    due = [exam for exam in exams
+           if step == 0 or durations.due(step, exam.every, total)]
+    metrics = measured | measure(
+        [exam for exam in due if exam.name not in measured], params,
+        teacher_params)
+    measured.update({exam.name: metrics[exam.name] for exam in due
+                     if 'student' not in exam.evaluator.needs})
+    return {f'{exam.name}/{metric}': float(value) for exam in due
+            for metric, value in metrics[exam.name].items()}
 
   return evaluate_due
 
 
-def _run(evaluator, view, cast, combine, eval_batches):
-  """-> (exam, student params, teachers' params) -> {metric: number}."""
-  sees = view.at(cast.size) if 'student' in evaluator.needs else None
-  taught = [i for i, teacher in enumerate(cast.teachers)
-            if teacher.size and 'teacher' in evaluator.needs]
-  teachers = [cast.teachers[i]._replace(
-      sees=view.at(cast.teachers[i].size)) for i in taught]
-  student = cast.answer
-  if layer := getattr(evaluator, 'layer', None):
-    student = functools.partial(teaching.features, cast.student, layer)
-    teachers, combine = [each.layer(layer) for each in teachers], None
-  shown = {teacher.sees for teacher in teachers} | ({sees} - {None})
-  batches = functools.partial(eval_batches, views=sorted(shown, key=str))
-  step = steps.make_eval_step(student, sees, teachers, combine)
-
-  if not hasattr(evaluator, 'measure'):
-    mean = evaluate.make(evaluator, step)
-    return lambda exam, params, teacher_params: mean(
-        params, [teacher_params[i] for i in taught], batches(exam.source))
-
-  gather = evaluate.make_gather(step)
-
-  def run(exam, params, teacher_params):
-    shown = [teacher_params[i] for i in taught]
-    splits = [gather(params, shown, batches(source))
-              for source in (exam.source, exam.train) if source]
-    return evaluator.measure(*splits[0], exam.source.classes, *splits[1:])
-
-  return run
+def _metrics(exam, results):
+  if not hasattr(exam.evaluator, 'measure'):
+    return results[0]
+  return exam.evaluator.measure(*results[0], exam.source.classes, *results[1:])
 
 
-def _check(exam, cast):
+def _check(exam, room):
   """Raises ValueError where an exam cannot be held."""
   evaluator, classes = exam.evaluator, len(exam.source.classes)
-  if evaluator.labelled and classes != cast.num_classes:
+  if evaluator.labelled and classes != room.num_classes:
     raise ValueError(
-        f'The evaluation {exam.name!r} needs labels of {cast.num_classes} '
+        f'The evaluation {exam.name!r} needs labels of {room.num_classes} '
         f'classes; {exam.source.title} has {classes or "none"}.')
   if exam.train and exam.train.classes != exam.source.classes:
     raise ValueError(
@@ -113,6 +115,6 @@ def _check(exam, cast):
   if exam.train and not classes:
     raise ValueError(f'The evaluation {exam.name!r} needs labels; '
                      f'{exam.source.title} has none.')
-  if 'teacher' in evaluator.needs and not cast.models:
+  if 'teacher' in evaluator.needs and not room.models:
     raise ValueError(f'The evaluation {exam.name!r} needs a teacher that is '
                      'a model.')

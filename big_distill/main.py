@@ -5,11 +5,8 @@ The rest is train.train.
 """
 
 import os
-import sys
 
-from absl import app
 from absl import flags
-from absl import logging
 from etils import epath
 import jax
 from ml_collections import config_flags
@@ -20,14 +17,6 @@ from big_distill import report
 from big_distill import runs
 from big_distill import train
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A file of configs/, with arguments: FILE.py:name=value,...')
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder of checkpoints and results; resumes what is there.')
-_DISTRIBUTED = flags.DEFINE_bool(
-    'distributed', False, 'Join the other hosts of a pod or cluster.')
-flags.mark_flags_as_required(['config', 'workdir'])
-
 
 class _NoWriter:
   """Hosts other than the first keep no record."""
@@ -36,31 +25,29 @@ class _NoWriter:
   close = lambda self: None
 
 
-def _distil():
+def _distil(flag):
   """Runs the command among its hosts, ready to leave when told to."""
-  if _DISTRIBUTED.value:
+  if flag.distributed:
     jax.distributed.initialize()
-  with leaving.Preemption(alone=not _DISTRIBUTED.value) as preemption:
-    _run(preemption)
+  with leaving.Preemption(alone=not flag.distributed) as preemption:
+    _run(flag, preemption)
 
 
-def _run(preemption):
+def _run(flag, preemption):
   """Trains, and prints and saves the result on the first host."""
-  workdir = runs.folder(_WORKDIR.value)
+  workdir = runs.folder(flag.workdir)
   _check_writable(epath.Path(workdir))
   _keep_programs(f'{workdir}/compiled')
 
-  import tensorflow as tf
-  tf.config.set_visible_devices([], 'GPU')
+  pipeline = command.pipeline()
   from big_distill import writers
-  from big_distill.input import pipeline
 
   first = jax.process_index() == 0
   writer = writers.Writer(workdir) if first else _NoWriter()
   if first:  # What plots, and a sweep that is taken up again, know it by.
-    runs.save(f'{workdir}/config.json', _CONFIG.value.to_dict())
+    runs.save(f'{workdir}/config.json', flag.config.to_dict())
   try:
-    result = train.train(_CONFIG.value, workdir, pipeline, writer, preemption)
+    result = train.train(flag.config, workdir, pipeline, writer, preemption)
   finally:
     writer.close()
   if first and result:
@@ -90,17 +77,22 @@ def _keep_programs(folder):
     jax.config.update('jax_compilation_cache_dir', folder)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
+def main(flag):
   command.narrate()
-  try:
-    _distil()
-  except ValueError as error:
-    # What a user can cause is said in words; a traceback would bury it.
-    logging.debug('Traceback', exc_info=True)
-    sys.exit(f'Error: {error}')
+  _distil(flag)
+
+
+def _define_flags():
+  config_flags.DEFINE_config_file(
+      'config', None,
+      'A file of configs/, with arguments: FILE.py:name=value,...')
+  flags.DEFINE_string(
+      'workdir', None,
+      'Folder of checkpoints and results; resumes what is there.')
+  flags.DEFINE_bool('distributed', False,
+                    'Join the other hosts of a pod or cluster.')
+  flags.mark_flags_as_required(['config', 'workdir'])
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command.parse)
+  command.program(main, _define_flags)

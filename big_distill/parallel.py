@@ -87,6 +87,15 @@ def split(batch):
       batch)
 
 
+def join(tree):
+  """The inverse of split: this host's share [d, b/d, ...] -> numpy [b, ...]."""
+  def leaf(x):
+    shards = sorted(x.addressable_shards, key=lambda each: each.index[0].start)
+    return np.concatenate(jax.device_get([each.data[0] for each in shards]))
+
+  return jax.tree.map(leaf, tree)
+
+
 def first(tree):
   """The first replica, as numpy."""
   return jax.tree.map(lambda x: jax.device_get(x.addressable_data(0))[0], tree)
@@ -108,12 +117,12 @@ def meet(where):
     multihost_utils.sync_global_devices(where)
 
 
-def check_batch(batch_size, group=1, parts=1):
+def check_batch(batch_size, group, parts, devices, hosts):
   """Raises ValueError unless a global batch splits into whole groups.
 
-  So many `parts` of each device's share consist of whole groups, too.
+  Each device's share must also split into `parts` micro-batches of whole mixup
+  groups.
   """
-  hosts, devices = jax.process_count(), jax.device_count()
   if parts < 1:
     raise ValueError(f'accumulate={parts}: a batch has at least one part.')
   step = devices * parts * group

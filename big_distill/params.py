@@ -8,12 +8,10 @@ import zipfile
 from clu import parameter_overview
 from etils import epath
 import flax.traverse_util
-import jax
 import ml_dtypes
 import numpy as np
 
 from big_distill import cards
-from big_distill.ops import int8
 
 END = 22  # Bytes that end a zip archive, before its comment.
 AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
@@ -162,22 +160,6 @@ def check_match(given, wanted, what):
 def is_average(name):
   """Whether 'stem/norm/mean' names a running average, as BatchNorm keeps."""
   return name.split('/')[-1] in AVERAGES
-
-
-def count(tree):
-  """Number of trainable parameters: neither averages nor steps of int8."""
-  def counts(path):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    return not is_average(name) and not name.endswith(f'kernel/{int8.STEP}')
-
-  return sum(np.size(leaf)
-             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-             if counts(path))
-
-
-def nbytes(tree):
-  """What the parameters take on each device."""
-  return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def overview(tree):

@@ -2,36 +2,34 @@
 
 from absl import logging
 import jax
-import jax.numpy as jnp
 
-from big_distill import jaxprs
+from big_distill import costs
 from big_distill import params as params_lib
-from big_distill.ops import int8
 
 
-def introduce(stage, workdir, start):
+def introduce(course, workdir, start):
   """Logs each fact one would ask of a dead run."""
-  cast, d, h = stage.cast, jax.device_count(), jax.process_count()
-  n = stage.source.num_examples
+  plan, room, source = course.plan, course.room, course.source
+  d, h = jax.device_count(), jax.process_count()
   logging.info('jax %s: %d x %s on %d hosts.', jax.__version__, d,
                jax.devices()[0].device_kind, h)
-  logging.info('Images: %s, %d examples, %d classes.', stage.source.title, n,
-               len(stage.source.classes))
-  if stage.source.resident:
+  logging.info('Images: %s, %d examples, %d classes.', source.title,
+               source.num_examples, len(source.classes))
+  if source.resident:
     logging.info('Every device holds all images, and renders them.')
   logging.info('Batch: %d = %d hosts x %d devices x %d examples.',
-               stage.batch_size, h, d // h, stage.batch_size // d)
-  logging.info('Steps: %d = %.4g epochs of %.4g steps; %s.', stage.total,
-               stage.total * stage.batch_size / n, n / stage.batch_size,
+               plan.batch_size, h, d // h, plan.batch_size // d)
+  logging.info('Steps: %d = %.4g epochs of %.4g steps; %s.', plan.total,
+               plan.epochs, source.num_examples / plan.batch_size,
                f'resuming at {start} from {workdir}' if start
                else f'starting in {workdir}')
-  logging.info('Mode: %s.', stage.mode)
-  for teacher in cast.teachers:
+  logging.info('Mode: %s.', course.mode)
+  for teacher in room.teachers:
     logging.info('Teacher %s sees %s; %s parameters in %.4g MB.', teacher.name,
-                 teacher.sees, f'{params_lib.count(teacher.params):,}',
-                 params_lib.nbytes(teacher.params) / 1e6)
-  logging.info('Student sees %s; its parameters:\n%s', cast.sees,
-               params_lib.overview(cast.params))
+                 teacher.sees, f'{costs.parameters(teacher.params):,}',
+                 costs.nbytes(teacher.params) / 1e6)
+  logging.info('Student sees %s; its parameters:\n%s', room.sees,
+               params_lib.overview(room.params))
 
 
 def first_batch(batches):
@@ -44,19 +42,7 @@ def first_batch(batches):
     yield batch
 
 
-def flops(model, params, size):
-  """Floating-point operations of one image's forward pass, 2 per multiply-add.
-
-  Those of products and convolutions; padding counts, the rest does not.
-  """
-  params = jax.eval_shape(int8.restore, params)
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  forward = jax.make_jaxpr(lambda params, image: model.apply(
-      {'params': params}, image)[0])(params, image)
-  return jaxprs.total(forward.jaxpr, jaxprs.flops)
-
-
-def result(rows, stage):
+def result(rows, course):
   """The outcome of a run, from its metrics; None is what was not measured.
 
   Reads the evaluators called 'student', 'teacher' and 'agree'.
@@ -68,14 +54,9 @@ def result(rows, stage):
     return next((row[name] for row in rows if name in row), None)
 
   def of_teachers(amount):
-    return sum(amount(teacher.model, teacher.params, teacher.size)
-               for teacher in cast.models) if cast.models else None
+    return sum(map(amount, room.models)) if room.models else None
 
-  def parameters(model, params, size):
-    del model, size
-    return params_lib.count(params)
-
-  cast = stage.cast
+  room = course.room
   rates = [row['time/img_per_sec'] for row in rows if 'time/img_per_sec' in row]
   return {
       'teacher_top1': last('teacher/acc@1'),
@@ -83,14 +64,16 @@ def result(rows, stage):
       'student_top1': last('student/acc@1'),
       'agreement_top1': last('agree/top1'),
       'kl': last('agree/kl'),
-      'teacher_params': of_teachers(parameters),
-      'student_params': params_lib.count(cast.params),
-      'teacher_flops': of_teachers(flops),
-      'student_flops': flops(cast.student, cast.params, cast.size),
+      'teacher_params': of_teachers(
+          lambda teacher: costs.parameters(teacher.params)),
+      'student_params': costs.parameters(room.params),
+      'teacher_flops': of_teachers(lambda teacher: costs.flops(
+          teacher.model, teacher.params, teacher.size)),
+      'student_flops': costs.flops(room.student, room.params, room.size),
       # Logs are equally many steps apart: the mean rate is harmonic.
       'images_per_s': len(rates) / sum(1 / rate for rate in rates)
                       if rates else None,
-      'steps': stage.total,
+      'steps': course.plan.total,
   }
 
 

@@ -82,26 +82,49 @@ def in_parts(function, parts):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesson:
-  """One training step, in the order it happens: see, teach, learn, update.
+class Pupil:
+  """How one student learns.
 
-  student: (params, images) -> (logits [b, c], averages), of the view it `sees`;
+  answer: (params, images) -> (logits [b, c], averages), of the view it `sees`;
     averages replace those leaves of params that no gradient moves.
-  teachers: of type teaching.Teacher; they agree by `combine`.
+  tx: the optimizer. lr: step -> learning rate, for the log.
   loss: (student logits, target log-probs) [b, c] -> [b].
-  mix: a function like `mixup`, or None. lr: step -> learning rate, for the log.
-  labelled: whether to log task losses, which nobody learns from.
-  accumulate: into how many parts a device's batch falls, for less memory. The
-    parts' gradients make that of the batch; but BatchNorm's moments are those
-    of a part, on all devices, and its averages move to the mean of the parts'.
   """
-  student: Callable
+  answer: Callable
   sees: Any
-  teachers: tuple[teaching.Teacher, ...]
   tx: optax.GradientTransformation
   lr: Callable
-  num_classes: int
   loss: Callable = losses.kl
+
+  def learn(self, params, target, seen):
+    """((loss, (logits, averages)), gradients), of this device's examples."""
+    def loss_of(params):
+      logits, averages = self.answer(params, seen[str(self.sees)])
+      return jnp.mean(self.loss(logits, target)), (logits, averages)
+
+    return jax.value_and_grad(loss_of, has_aux=True)(params)
+
+  def update(self, state, grads, averages):
+    """(the next State, what was added to the parameters)."""
+    updates, opt = self.tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params = params_lib.replace(params, averages)
+    return State(state.step + 1, params, opt), updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+  """What a batch teaches, whoever learns: see, teach, then each pupil learns.
+
+  teachers: of type teaching.Teacher; they agree by `combine`.
+  mix: a function like `mixup`, or None.
+  labelled: whether to log task losses, which nobody learns from.
+  accumulate: micro-batches of a device's batch, for less memory. The gradient
+    is that of the batch; but BatchNorm uses the moments of each micro-batch, on
+    all devices, and its averages move to the mean over micro-batches.
+  """
+  teachers: tuple[teaching.Teacher, ...]
+  num_classes: int
   combine: str = 'logits'
   mix: Callable | None = None
   seed: int = 0
@@ -118,43 +141,32 @@ class Lesson:
       seen = self.mix(seen, jax.random.fold_in(jax.random.key(self.seed), step))
     return seen
 
-  def teach(self, teacher_params, seen):
-    """The log-probs [b, c] that the teachers agree on."""
+  def answer(self, teacher_params, seen):
+    """The logits of each teacher, a list of [b, c]."""
     # Teachers are arguments, not state: what a step returns it may change.
-    answers = [teacher.answer(params, seen[str(teacher.sees)])
-               for teacher, params in zip(self.teachers, teacher_params)]
-    agreed = teaching.consensus(answers, self.combine,
-                                losses.temperature(self.loss))
-    target = losses.temper(agreed, 1.)
-    return jax.lax.stop_gradient(target)
+    return [teacher.answer(params, seen[str(teacher.sees)])
+            for teacher, params in zip(self.teachers, teacher_params)]
 
-  def learn(self, params, target, seen):
-    """((loss, (logits, averages)), gradients), of this device's examples."""
-    def loss_of(params):
-      logits, averages = self.student(params, seen[str(self.sees)])
-      return jnp.mean(self.loss(logits, target)), (logits, averages)
+  def agree(self, answers, t=1.):
+    """The log-probs [b, c] that teachers agree on, for a loss at temperature t.
+    """
+    agreed = teaching.consensus(answers, self.combine, t)
+    return jax.lax.stop_gradient(losses.temper(agreed, 1.))
 
-    return jax.value_and_grad(loss_of, has_aux=True)(params)
-
-  def update(self, state, grads, averages):
-    """(the next State, what was added to the parameters)."""
-    updates, opt = self.tx.update(grads, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params = params_lib.replace(params, averages)
-    return State(state.step + 1, params, opt), updates
-
-  def step(self, state, teacher_params, batch):
+  def step(self, pupil, state, teacher_params, batch):
     """State, teachers' params, batch -> next State, scalars. For pmap."""
     def study(batch):
       seen = self.see(state.step, batch)
-      target = self.teach(teacher_params, seen)
-      (loss, (logits, averages)), grads = self.learn(state.params, target, seen)
+      target = self.agree(self.answer(teacher_params, seen),
+                          losses.temperature(pupil.loss))
+      (loss, (logits, averages)), grads = pupil.learn(
+          state.params, target, seen)
       return (loss, grads, averages), (logits, target, seen[teaching.LABELS])
 
     (loss, grads, averages), (logits, target, labels) = in_parts(
         study, self.accumulate)(batch)
     grads = parallel.mean(grads)
-    after, updates = self.update(state, grads, averages)
+    after, updates = pupil.update(state, grads, averages)
 
     scalars = {'loss': loss, 'entropy_student': losses.entropy(logits).mean(),
                'entropy_teacher': losses.entropy(target).mean()}
@@ -163,31 +175,8 @@ class Lesson:
       scalars['task_loss_student'] = losses.xent(logits, labels).mean()
       scalars['task_loss_teacher'] = losses.xent(target, labels).mean()
     scalars = parallel.mean(scalars)
-    scalars.update(lr=self.lr(state.step),
+    scalars.update(lr=pupil.lr(state.step),
                    l2_grads=optax.tree.norm(grads),
                    l2_params=optax.tree.norm(after.params),
                    l2_updates=optax.tree.norm(updates))
     return after, scalars
-
-
-def make_eval_step(student, sees, teachers, combine='logits'):
-  """-> step(student params, teachers' params, batch): {who: logits [b, c]}.
-
-  `who` is 'student', where it `sees` something, and 'teacher', the consensus,
-  where there are teachers. With combine=None what teachers answer stays apart,
-  under their names: features have no consensus.
-  """
-  def step(params, teacher_params, batch):
-    seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
-    answers = {}
-    if sees:
-      answers['student'] = student(params, seen[str(sees)])
-    taught = {teacher.name: teacher.answer(params, seen[str(teacher.sees)])
-              for teacher, params in zip(teachers, teacher_params)}
-    if not combine:
-      return answers | taught
-    if taught:
-      answers['teacher'] = teaching.consensus([*taught.values()], combine)
-    return answers
-
-  return step

@@ -7,7 +7,6 @@ the batch. However many there are, the student learns from one consensus.
 """
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -42,10 +41,6 @@ class Teacher(NamedTuple):
   sees: Any = LABELS
   recording: str | None = None
 
-  def layer(self, layer):
-    """The same teacher, answering with a layer of its model, [b, f]."""
-    return self._replace(answer=functools.partial(features, self.model, layer))
-
   def in_lessons(self):
     """The teacher as students meet it: by its recording, if there is one."""
     if not self.recording:
@@ -64,12 +59,20 @@ def forward(model, params, images):
   return model.apply({'params': int8.restore(params)}, images)
 
 
-def features(model, layer, params, images):
-  """A layer of a model's `out`, [b, f]; maps [b, h, w, f] by their mean."""
-  out = forward(model, params, images)[1]
-  registry.check('layer', layer, out)
-  x = out[layer].astype(jnp.float32)
-  return x.reshape(len(x), -1, x.shape[-1]).mean(axis=1)
+def layers(model, names, params, images):
+  """{name: a layer of a model's `out`} from one forward pass.
+
+  'logits' are [b, c] as they are; features are float32 [b, f], those of maps
+  [b, h, w, f] their mean over space.
+  """
+  logits, out = forward(model, params, images)
+  answers = {}
+  for name in names:
+    registry.check('layer', name, out)
+    x = out[name].astype(jnp.float32)
+    answers[name] = (logits if name == 'logits' else
+                     x.reshape(len(x), -1, x.shape[-1]).mean(axis=1))
+  return answers
 
 
 def _log_probs_of_labels(params, labels):
@@ -138,7 +141,7 @@ def _mean_of_probs(logits, t):
 COMBINE = {'logits': _mean_of_logits, 'probs': _mean_of_probs}
 
 
-def check(teachers, mode, combine, num_classes, source):
+def check(teachers, combine, num_classes, source):
   """Raises ValueError where these teachers cannot teach this student."""
   registry.check('way to combine teachers', combine, COMBINE)
   for teacher in teachers:
@@ -153,6 +156,13 @@ def check(teachers, mode, combine, num_classes, source):
     raise ValueError(
         f'Labels cannot teach {num_classes} classes: {source.title} has labels '
         f'of {len(source.classes) or "no"} classes.')
+  if combine == 'logits' and by_label and len(teachers) > 1:
+    raise ValueError('Labels have no logits to average with: set '
+                     "combine='probs' to teach with labels and models.")
+
+
+def check_recordings(teachers, mode):
+  """Raises ValueError unless answers are recorded where the mode needs it."""
   if mode.votes and mode.mixup:
     raise ValueError(f'{mode}: recorded answers are to images as they are, and '
                      'cannot be mixed up.')
@@ -163,6 +173,3 @@ def check(teachers, mode, combine, num_classes, source):
           'views. Make them with python -m big_distill.tools.record, and set '
           'recording=FOLDER.' if mode.votes else
           'this mode has no use for recorded answers; leave recording out.'))
-  if combine == 'logits' and by_label and len(teachers) > 1:
-    raise ValueError('Labels have no logits to average with: set '
-                     "combine='probs' to teach with labels and models.")

@@ -1,4 +1,4 @@
-"""train(): the loop, from a set stage to a trained student."""
+"""train(): the loop, from a course to a trained student."""
 
 import time
 
@@ -6,12 +6,12 @@ from absl import logging
 import jax
 
 from big_distill import cards
+from big_distill import course as course_lib
 from big_distill import leaving
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import progress
 from big_distill import report
-from big_distill import stage as stage_lib
 from big_distill.durations import due
 
 
@@ -23,26 +23,26 @@ def train(config, workdir, data, writer, preemption=None):
   student.npz there at the end. `preemption` says when to leave (leaving.py).
   """
   preemption = preemption or leaving.Stay()
-  stage = stage_lib.set_stage(config, data)
-  total, cast = stage.total, stage.cast
-  checkpoints = stage.open_checkpoints(f'{workdir}/checkpoints')
-  state, resumed = checkpoints.restore_or(stage.state)
+  course = course_lib.make(config, data)
+  plan, feed = course.plan, course.feed
+  checkpoints = course.open_checkpoints(f'{workdir}/checkpoints')
+  state, resumed = checkpoints.restore_or(course.state)
   start = int(state.step)
   writer.rewind(start if resumed else -1)
-  report.introduce(stage, workdir, start)
+  report.introduce(course, workdir, start)
 
   state = parallel.replicate(state)
-  teachers = parallel.replicate(cast.teacher_params)
-  batches = parallel.prefetch(report.first_batch(stage.batches(start)))
-  pace = progress.Progress(start, total, stage.batch_size)
+  teachers = parallel.replicate(course.room.teacher_params)
+  batches = parallel.prefetch(report.first_batch(feed.batches(start)))
+  pace = progress.Progress(start, plan.total, plan.batch_size)
   if not resumed:
-    writer.write(0, stage.evaluate(0, state.params, teachers))
+    writer.write(0, course.evaluate(0, state.params, teachers))
   began = time.monotonic()
 
   # Anything that moves to a device in here without being asked to is a bug.
   with jax.transfer_guard('disallow'):
-    for call, (step, batch) in enumerate(zip(stage.ends(start), batches)):
-      state, scalars = stage.step(state, teachers, batch)
+    for call, (step, batch) in enumerate(zip(feed.ends(start), batches)):
+      state, scalars = course.step(state, teachers, batch)
       if call == 0:
         jax.block_until_ready(scalars)
         logging.info('First step: %.1f s, compilation included.',
@@ -51,28 +51,29 @@ def train(config, workdir, data, writer, preemption=None):
         preemption.begin()
 
       told = preemption.reached()
-      saving = told or due(step, stage.save_every, total)
-      logs = due(step, stage.log_every, total)
+      saving = told or due(step, plan.save_every, plan.total)
+      logs = due(step, plan.log_every, plan.total)
       if logs or saving:
         row = {f'train/{name}': float(value)
                for name, value in parallel.first(scalars).items()}
         progress.check_finite(step, row, checkpoints)
       if logs:
-        row['train/epoch'] = step * stage.batch_size / stage.source.num_examples
+        row['train/epoch'] = step / plan.total * plan.epochs
         row |= pace.measure(step)
         pace.show(step, row)
         writer.write(step, row)
-      if row := stage.evaluate(step, state.params, teachers):
+      if row := course.evaluate(step, state.params, teachers):
         writer.write(step, row)
         pace.reset(step)
       if saving:
         checkpoints.save(state, step)
-      if told and step < total:
+      if told and step < plan.total:
         checkpoints.close()
         logging.info('Preempted: saved step %d. %s', step, leaving.go_on())
         return None
 
   checkpoints.close()
   pretrained.save(f'{workdir}/student.npz', parallel.first(state.params),
-                  stage.layout, cards.of(cast.student, size=cast.size))
-  return report.result(writer.read(), stage)
+                  course.layout, cards.of(course.room.student,
+                                          size=course.room.size))
+  return report.result(writer.read(), course)

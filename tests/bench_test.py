@@ -1,6 +1,7 @@
 """The bench runs where TensorFlow is not, and measures the step of training."""
 
 import csv
+import functools
 import os
 import subprocess
 import sys
@@ -11,17 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import jaxprs
+from big_distill import costs
 from big_distill import optim
 from big_distill import parallel
 from big_distill import pretrained
-from big_distill import report
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import layers
 from big_distill.tools import bench
-from big_distill.tools import costs
 from big_distill.tools import noise
 
 PARTS = ['teacher forward', 'student forward + backward', 'optimizer',
@@ -44,9 +43,9 @@ def run(*flags):
 
 def test_bench_measures_every_part_without_tensorflow(tmp_path):
   path = tmp_path / 'rows.csv'
-  ran = run('--depth=1,1', '--width=0.125', '--size=16', '--batch=32',
-            '--classes=5', '--repeats=2', '--steps=2', f'--csv={path}',
-            '--optim=sgd:momentum=0.5,nesterov=True')
+  ran = run('--config=configs/bench.py:depth=1+1,width=0.125,size=16,optim=sgd',
+            '--config.optim.wd=0.001', '--classes=5', '--repeats=2',
+            '--steps=2', f'--csv={path}')
   assert ran.returncode == 0, ran.stderr
   assert all(part in ran.stdout for part in PARTS)
   assert max(map(len, ran.stdout.splitlines())) <= 100
@@ -69,10 +68,10 @@ def test_bench_measures_every_part_without_tensorflow(tmp_path):
 
 
 @pytest.mark.parametrize('flag, message', [
-    ('--depth=deep', "The depth 'deep' is neither a number"),
-    ('--repeats=0', 'repeats=0'),
-    ('--batch=8 --largest', 'keep one'),
-    ('--optim=shampoo:root=newtn', 'did you mean newton'),
+    ('--config=configs/bench.py:depth=deep', "'deep' is neither a number"),
+    ('--config=configs/bench.py --repeats=0', 'repeats=0'),
+    ('--config=configs/bench.py:widht=2', 'did you mean width'),
+    ('--config=configs/bench.py:optim=adm', 'did you mean adam'),
     ('--config=configs/nowhere.py', 'configs/nowhere.py')])
 def test_a_bad_flag_gets_one_line(flag, message):
   ran = run(*flag.split())
@@ -91,15 +90,16 @@ def test_the_parts_in_sequence_are_the_whole_step():
   sees, big = views.View.parse('squash@4'), views.View.parse('central@6')
   tx, lr = optim.make(10, name='adam', lr=0.01, wd=1e-3)
   lesson = steps.Lesson(
-      lambda params, images: (answer(params, images), {}), sees,
-      (teaching.Teacher('big', answer, taught, 5, 6, sees=big),),
-      tx, lr, 5, mix=steps.mixup)
+      (teaching.Teacher('big', answer, taught, 5, 6, sees=big),), 5,
+      mix=steps.mixup)
+  pupil = steps.Pupil(lambda params, images: (answer(params, images), {}), sees,
+                      tx, lr)
   data = noise.Noise(5)
   batch = next(data.train_batches(data.load(), [sees, big], 32, 0, 0, 1))
   batch, teachers = parallel.split(batch), parallel.replicate([taught])
 
-  step = parallel.pmap(lesson.step, donate=(0,))
-  teach, learn, update = bench.parts(lesson)
+  step = parallel.pmap(functools.partial(lesson.step, pupil), donate=(0,))
+  teach, learn, update = bench.parts(lesson, pupil)
   whole, state = (parallel.replicate(steps.init_state(params, tx))
                   for _ in range(2))
   for _ in range(3):
@@ -160,7 +160,7 @@ def test_devices_exchange_gradients_and_scalars():
 
   jaxpr = jax.make_jaxpr(parallel.pmap(step))(
       parallel.replicate(params), parallel.split(np.arange(4)))
-  got = jaxprs.total(jaxpr.jaxpr, jaxprs.exchanged)
+  got = costs.total(jaxpr.jaxpr, costs.exchange_of)
   assert got == (4 * 15 + 4 * 5) + 7 * 4 + 4 * 15
 
 
@@ -199,11 +199,11 @@ def test_the_largest_batch_is_of_whole_groups_and_a_step_of_it_runs():
       teachers=dict(labels=dict(labels=True)), loss=dict(name='xent'),
       optim=dict(name='sgd', lr=1e-3))
   limit = 500_000
-  batch, memory = costs.largest_batch(config, noise.Noise(5), limit)
+  batch, memory = bench.largest_batch(config, noise.Noise(5), limit)
   assert batch % (4 * 4) == 0 and batch > 32
   assert .8 * limit < memory <= limit
   with pytest.raises(ValueError, match='smallest batch, 16 images'):
-    costs.largest_batch(config, noise.Noise(5), 1000)
+    bench.largest_batch(config, noise.Noise(5), 1000)
 
 
 def test_flops_are_two_per_multiply_add():
@@ -222,7 +222,7 @@ def test_flops_are_two_per_multiply_add():
   params = model.init(jax.random.key(0), jnp.zeros([1, 8, 8, 3]))['params']
   want = 2 * (6 * 6 * 8 * 27 + 6 * 6 * 8 * 9 + 3 * 3 * 12 * 2
               + 3 * 9 * 12 * 12 + 3 * 3 * 12 * 7)
-  assert report.flops(model, params, 8) == want
+  assert costs.flops(model, params, 8) == want
 
 
 def test_flops_of_a_published_model():
@@ -231,5 +231,5 @@ def test_flops_of_a_published_model():
   params = jax.eval_shape(model.init, jax.random.key(0), image)['params']
   # He et al. count 3.8 G multiply-adds with strides in 1x1 convolutions; with
   # strides in 3x3 ones, as here, 4.1 (torchvision's count of its ResNet-50).
-  np.testing.assert_allclose(report.flops(model, params, 224), 2 * 4.09e9,
+  np.testing.assert_allclose(costs.flops(model, params, 224), 2 * 4.09e9,
                              rtol=.01)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from big_distill import stage
+from big_distill.durations import Durations
 from big_distill.input import pipeline
 from configs import common
 from configs import flowers102
@@ -137,5 +137,5 @@ def test_steps_are_those_of_the_paper():
       (food101, 100, 13_315), (sun397, 100, 14_869), (imagenet, 300, 91_959)):
     config = module.get_config(f'epochs={epochs},tiny=False')
     n = common.DATASETS[module.__name__.split('.')[-1]]['n']
-    total = stage.Durations(config.batch_size, n).pop({**config}, 'total')
+    total = Durations(config.batch_size, n).of(config, 'total')
     assert total == want

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import dispatch
+from big_distill import feed
 from big_distill import parallel
 from big_distill import train
 from big_distill.durations import due
@@ -18,7 +18,7 @@ from configs import quickstart
 @pytest.mark.parametrize('most', [1, 4, 100])
 def test_a_call_passes_no_due_step_and_is_no_shorter_than_it_must(start, most):
   total, periods = 23, [5, 0, 8]
-  ends = [start, *dispatch.ends(start, total, most, periods)]
+  ends = [start, *feed.call_ends(start, total, most, periods)]
   assert ends[-1] == total
   for a, b in itertools.pairwise(ends):
     is_due = [any(due(step, every, total) for every in periods)
@@ -32,12 +32,12 @@ def test_a_call_takes_its_steps_in_order_and_no_others():
     seen = parallel.total(batch['index'].sum())
     return state * ten + seen, {'seen': seen, 'before': state}
 
-  step = parallel.pmap(dispatch.repeat(step))
+  step = parallel.pmap(feed.repeat(step))
   batches = ({'index': np.asarray([i, 0, 0, 0], np.int32)} for i in range(1, 8))
   state, ten = (parallel.replicate(x) for x in (jnp.float32(0), np.float32(10)))
   want = [(123, 3, 12), (1234, 4, 123), (1234567, 7, 123456)]
   for call, (after, seen, before) in zip(
-      dispatch.group(batches, 0, [3, 4, 7], 3), want):
+      feed.group(batches, 0, [3, 4, 7], 3), want):
     assert call['index'].shape == (4, 3)
     state, scalars = step(state, (), parallel.split(call), ten)
     assert parallel.first(state) == after

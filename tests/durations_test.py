@@ -4,6 +4,7 @@ import pytest
 
 from big_distill.durations import due
 from big_distill.durations import Durations
+from big_distill.durations import without
 
 
 @pytest.mark.parametrize('n, batch, epochs, steps', [  # Paper, Table of steps.
@@ -11,7 +12,7 @@ from big_distill.durations import Durations
     (3312, 512, 300, 1941), (68_175, 512, 100, 13_315),
     (76_128, 512, 3000, 446_063), (1_255_544, 4096, 9600, 2_942_681)])
 def test_total_steps_are_the_papers(n, batch, epochs, steps):
-  assert Durations(batch, n).pop({'total_epochs': epochs}, 'total') == steps
+  assert Durations(batch, n).of({'total_epochs': epochs}, 'total') == steps
 
 
 def test_every_unit_says_the_same():
@@ -19,15 +20,15 @@ def test_every_unit_says_the_same():
   for unit, amount in (('steps', 20), ('examples', 200), ('epochs', 2),
                        ('percent', 10)):
     section = {f'log_{unit}': amount, 'other': 1}
-    assert durations.pop(section, 'log') == 20
-    assert section == {'other': 1}
+    assert durations.of(section, 'log') == 20
+    assert without(section, 'log') == {'other': 1}
 
 
 def test_zero_is_never_and_little_is_once():
   durations = Durations(10, 100, 200)
-  assert durations.pop({'log_steps': 0}, 'log') == 0
-  assert durations.pop({'log_percent': .001}, 'log') == 1
-  assert durations.pop({}, 'log', default=7) == 7
+  assert durations.of({'log_steps': 0}, 'log') == 0
+  assert durations.of({'log_percent': .001}, 'log') == 1
+  assert durations.of({}, 'log', default=7) == 7
 
 
 @pytest.mark.parametrize('section, message', [
@@ -36,7 +37,7 @@ def test_zero_is_never_and_little_is_once():
     ({'log_percent': 3}, 'percentage of itself')])
 def test_an_unclear_duration_is_an_error(section, message):
   with pytest.raises(ValueError, match=message):
-    Durations(10, 100).pop(section, 'log')
+    Durations(10, 100).of(section, 'log')
 
 
 def test_due_at_multiples_and_at_the_end():

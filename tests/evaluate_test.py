@@ -28,23 +28,27 @@ def batches(b, label=LABEL):
            'mask': (np.arange(start, start + b) < N).astype(np.float32)}
 
 
-def gather(b, **changes):
-  """All answers and labels, through batches of b."""
-  answers = {'student': STUDENT, 'teacher': TEACHER, **changes}
-  return evaluate.make_gather(
-      lambda params, teachers, batch: jax.tree.map(
-          lambda x: x[batch['index']], params))(
-              parallel.replicate(answers), parallel.replicate([]), batches(b))
-
-
-def step(student, teacher, batch):
-  return {'student': student[batch['index']], 'teacher': teacher[batch['index']]}
-
-
 def run(evaluator, b, label=LABEL, student=STUDENT):
-  return evaluate.make(evaluator, step)(
-      parallel.replicate(student), parallel.replicate(TEACHER),
-      batches(b, label))
+  """What an evaluator's job makes of all answers, through batches of b."""
+  answers = parallel.replicate({('student', 'logits'): student,
+                                ('teacher', 'logits'): TEACHER})
+  answer = parallel.pmap(lambda answers, index: jax.tree.map(
+      lambda x: x[index], answers))
+  job = evaluate.job(evaluator)
+  for batch in parallel.prefetch(batches(b, label)):
+    job.add(answer(answers, batch['index']), batch['label'], batch['mask'])
+  return job.result()
+
+
+class Whole:
+  """An evaluator that is given a whole split."""
+  needs = ('student', 'teacher')
+  measure = None
+
+
+def gather(b):
+  """All answers and labels, through batches of b."""
+  return run(Whole(), b)
 
 
 def log_softmax(x):

@@ -1,19 +1,21 @@
 """A teacher whose kernels are int8 is nearly itself, and a quarter as large."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import answers
+from big_distill import costs
 from big_distill import optim
 from big_distill import parallel
 from big_distill import params as params_lib
-from big_distill import report
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.input import pipeline
-from big_distill.input import recorded
 from big_distill.ops import int8
 from big_distill.tools import evaluate
 from configs import quickstart
@@ -104,14 +106,14 @@ def test_kernels_and_nothing_else_take_a_quarter(pair):
     channels = fast[f'{name}/step'].size
     taken = sum(fast[f'{name}/{part}'].nbytes for part in ('int8', 'step'))
     assert taken == exact[name].nbytes / 4 + 4 * channels
-  assert params_lib.nbytes(exact) == sum(4 * x.size for x in exact.values())
-  assert params_lib.nbytes(fast) < .45 * params_lib.nbytes(exact)  # Tiny ones.
+  assert costs.nbytes(exact) == sum(4 * x.size for x in exact.values())
+  assert costs.nbytes(fast) < .45 * costs.nbytes(exact)  # Tiny ones.
 
 
 def test_parameters_and_flops_are_those_of_the_exact_teacher(pair):
   exact, fast = pair
-  assert params_lib.count(fast.params) == params_lib.count(exact.params)
-  assert report.flops(fast.model, fast.params, S) == report.flops(
+  assert costs.parameters(fast.params) == costs.parameters(exact.params)
+  assert costs.flops(fast.model, fast.params, S) == costs.flops(
       exact.model, exact.params, S)
 
 
@@ -134,8 +136,9 @@ def test_it_answers_as_its_restored_kernels_do_and_nearly_as_itself(
 
 
 def test_layers_are_there_for_evaluators(pair, images):
-  want, got = (np.asarray(jax.jit(teacher.layer('pre_logits').answer)(
-      teacher.params, images)) for teacher in pair)
+  want, got = (np.asarray(jax.jit(functools.partial(
+      teaching.layers, teacher.model, ['pre_logits']))(
+          teacher.params, images)['pre_logits']) for teacher in pair)
   assert got.shape == want.shape
   np.testing.assert_allclose(got, want, atol=.05 * abs(want).max())
 
@@ -169,11 +172,11 @@ def test_a_step_learns_from_it_what_the_exact_one_teaches(accumulate):
   def take(teacher):
     teachers = (teacher._replace(sees=view),
                 teaching.load('labels', labels=True, num_classes=C))
-    lesson = steps.Lesson(linear, view, teachers, tx, lr, C, combine='probs',
-                          mix=None, accumulate=accumulate)
+    lesson = steps.Lesson(teachers, C, combine='probs', accumulate=accumulate)
+    pupil = steps.Pupil(linear, view, tx, lr)
     frozen = parallel.replicate([each.params for each in teachers])
     state = parallel.replicate(steps.init_state({'kernel': kernel}, tx))
-    step = parallel.pmap(lesson.step, donate=(0,))
+    step = parallel.pmap(functools.partial(lesson.step, pupil), donate=(0,))
     for _ in range(2):
       state, scalars = step(state, frozen, batch)
     after = parallel.first(frozen)[0]
@@ -201,8 +204,8 @@ def test_on_photographs_it_agrees_with_the_checkpoint_it_came_from():
 
 
 def test_its_recordings_are_its_own(pair):
-  exact, fast = (recorded.checksum(teacher.params) for teacher in pair)
-  assert exact != fast == recorded.checksum(int8.quantize(pair[0].params))
+  exact, fast = (answers.checksum(teacher.params) for teacher in pair)
+  assert exact != fast == answers.checksum(int8.quantize(pair[0].params))
 
 
 @pytest.mark.parametrize('choice, message', [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from big_distill import cards
+from big_distill import costs
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import pretrained
@@ -459,7 +460,7 @@ def test_parameters_are_as_many_as_torchvision_says(
     variant, features, parameters):
   for norm in ('gn', 'bn'):
     _, shapes = shapes_of(num_classes=1000, variant=variant, norm=norm)
-    assert params_lib.count(shapes) == parameters
+    assert costs.parameters(shapes) == parameters
     assert shapes['head']['kernel'].shape == (features, 1000)
 
 

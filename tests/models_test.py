@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import costs
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import bit
@@ -389,7 +390,7 @@ def test_parameters_are_as_many_as_published(depth, width, counts):
   assert shapes['head']['bias'].shape == (1000,)
   for classes, want in counts.items():
     more = (classes - 1000) * (2048 * width + 1)  # Only the head differs.
-    assert params_lib.count(shapes) + more == want
+    assert costs.parameters(shapes) + more == want
 
 
 def test_a_new_model_has_no_opinion_and_is_a_function_of_its_seed():

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from big_distill import stage
+from big_distill import answers
+from big_distill import course
 from big_distill.input import pipeline
-from big_distill.input import recorded
 from big_distill.tools import record
 from configs import quickstart
 
@@ -30,25 +30,25 @@ def recording(tmp_path_factory):
   """A recording in three shards, the second of them written last."""
   folder = tmp_path_factory.mktemp('recording')
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(recorded, 'SHARD', 16)
+    patch.setattr(answers, 'SHARD', 16)
     assert record.record(config(), 'teacher', folder, pipeline) == 3
-    whole = recorded.path_of(folder, 1).read_bytes()
-    recorded.path_of(folder, 1).unlink()
+    whole = answers.path_of(folder, 1).read_bytes()
+    answers.path_of(folder, 1).unlink()
     assert record.record(config(), 'teacher', folder, pipeline) == 1
-    assert recorded.path_of(folder, 1).read_bytes() == whole
+    assert answers.path_of(folder, 1).read_bytes() == whole
     yield folder
 
 
 def set_up(folder, **changes):
-  return stage.set_stage(
+  return course.make(
       config(**{'teachers.teacher.recording': str(folder), **changes}), pipeline)
 
 
 def test_recorded_answers_are_the_mean_of_live_ones(recording):
-  set_stage = set_up(recording)
-  batch = next(set_stage.batches(0))
-  teacher, = set_stage.cast.models
-  view, source = teacher.sees, set_stage.source
+  made = set_up(recording)
+  batch = next(made.feed.batches(0))
+  teacher, = made.room.models
+  view, source = teacher.sees, made.source
   answer = jax.jit(lambda images: jax.nn.softmax(
       teacher.answer(teacher.params, images / 127.5 - 1)))
   for place in (0, 7):
@@ -65,11 +65,11 @@ def test_recorded_answers_are_the_mean_of_live_ones(recording):
 
 def test_a_student_learns_from_the_recording_alone(recording):
   """Its targets are the recorded probabilities, whatever the teacher's are."""
-  set_stage = set_up(recording)
-  batch = next(set_stage.batches(0))
-  assert list(batch['views']) == [str(set_stage.cast.sees)]
-  seen = set_stage.lesson.see(0, batch)
-  target = set_stage.lesson.teach([None], seen)
+  made = set_up(recording)
+  batch = next(made.feed.batches(0))
+  assert list(batch['views']) == [str(made.room.sees)]
+  seen = made.lesson.see(0, batch)
+  target = made.lesson.agree(made.lesson.answer([None], seen))
   np.testing.assert_allclose(np.exp(target), batch['answers']['teacher'],
                              atol=1e-3)
 
@@ -105,7 +105,7 @@ def test_a_recording_not_finished_is_refused(recording, tmp_path):
 
 def test_recordings_and_modes_belong_together(recording):
   with pytest.raises(ValueError, match='needs its recorded answers'):
-    stage.set_stage(config(), pipeline)
+    course.make(config(), pipeline)
   with pytest.raises(ValueError, match='no use for recorded answers'):
     set_up(recording, mode='same/ic')
   with pytest.raises(ValueError, match='cannot be mixed up'):

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import classroom
 from big_distill import losses
 from big_distill import optim
 from big_distill import parallel
-from big_distill import stage
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
@@ -43,9 +43,15 @@ def teacher(name='prof', sees=VIEW):
 
 def train_step(teachers, **kwargs):
   tx, lr = optim.make(100, lr=.01, wd=1e-3)
-  lesson = steps.Lesson(lambda params, images: (linear(params, images), {}),
-                        VIEW, tuple(teachers), tx, lr, C, **kwargs)
-  return tx, parallel.pmap(lesson.step)
+  loss = kwargs.pop('loss', losses.kl)
+  lesson = steps.Lesson(tuple(teachers), C, **kwargs)
+  pupil = steps.Pupil(lambda params, images: (linear(params, images), {}), VIEW,
+                      tx, lr, loss)
+  return tx, pmapped(lesson, pupil)
+
+
+def pmapped(lesson, pupil):
+  return parallel.pmap(functools.partial(lesson.step, pupil))
 
 
 def run(n=3, teachers=None, b=B, **kwargs):
@@ -163,9 +169,9 @@ def test_averages_move_to_the_mean_of_the_parts():
     moment = jnp.square(parallel.mean(jnp.mean(images)))
     return linear(params, images), {'moment': moment}
 
-  lesson = steps.Lesson(student, VIEW, (teacher(),), tx, lr, C, accumulate=2)
+  lesson = steps.Lesson((teacher(),), C, accumulate=2)
   start = steps.init_state({**params(0), 'moment': jnp.zeros([])}, tx)
-  state, _ = parallel.pmap(lesson.step)(
+  state, _ = pmapped(lesson, steps.Pupil(student, VIEW, tx, lr))(
       parallel.replicate(start), parallel.replicate([params(7)]),
       parallel.split(batch()))
   x = batch()['views'][str(VIEW)].reshape(4, 2, -1) / 127.5 - 1
@@ -208,13 +214,9 @@ def test_mean_of_probabilities_teaches_as_one_kl_per_teacher(t):
   student, *answers = rng.normal(size=(3, B, C)) * 3
   with np.errstate(divide='ignore'):
     answers.append(np.log(np.eye(C)[rng.integers(0, C, B)]))  # Labels.
-  teachers = [teaching.Teacher(str(i), lambda x, _: x, {}, C, None)
-              for i in range(3)]
   loss = losses.make('kl', t=t)
-  lesson = steps.Lesson(None, VIEW, teachers, None, None, C, loss=loss,
-                        combine='probs')
-  target = lesson.teach([jnp.asarray(x, jnp.float32) for x in answers],
-                        {teaching.LABELS: None})
+  target = steps.Lesson((), C, combine='probs').agree(
+      [jnp.asarray(x, jnp.float32) for x in answers], losses.temperature(loss))
   got = jax.grad(lambda x: loss(x, target).sum())(jnp.asarray(student,
                                                               jnp.float32))
 
@@ -235,14 +237,13 @@ def test_pixels_are_scaled_to_minus_one_and_one():
 
 def test_teachers_that_cannot_teach_are_refused():
   source = type('Source', (), {'classes': ('a',) * C, 'title': 'x'})
-  mode = views.MODES['same/ic']
-  teaching.check([teacher()], mode, 'logits', C, source)
+  teaching.check([teacher()], 'logits', C, source)
   with pytest.raises(ValueError, match='knows 3 classes, the student 5'):
-    teaching.check([teacher()], mode, 'logits', 5, source)
+    teaching.check([teacher()], 'logits', 5, source)
   with pytest.raises(ValueError, match='no teacher'):
-    teaching.check([], mode, 'logits', C, source)
+    teaching.check([], 'logits', C, source)
   with pytest.raises(ValueError, match='did you mean probs'):
-    teaching.check([teacher()], mode, 'prob', C, source)
+    teaching.check([teacher()], 'prob', C, source)
   with pytest.raises(ValueError, match='exactly one of'):
     teaching.load('prof')
   with pytest.raises(ValueError, match='size'):
@@ -264,12 +265,12 @@ def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
   model, rng = Normed(), np.random.default_rng(0)
   x = rng.normal(size=(B, S, S, 3)).astype(np.float32)
   weights = jax.device_get(model.init(jax.random.key(0), x)['params'])
-  cast = stage.Cast(model, weights, S, VIEW, [])
+  room = classroom.Classroom(model, weights, S, VIEW, [], 'logits')
   tx, lr = optim.make(10, lr=.1, wd=.1)
-  lesson = steps.Lesson(cast.learn, VIEW, (teacher(),), tx, lr, C)
+  lesson = steps.Lesson((teacher(),), C)
   state = parallel.replicate(steps.init_state(weights, tx))
   data = batch()
-  after, _ = parallel.pmap(lesson.step)(
+  after, _ = pmapped(lesson, steps.Pupil(room.learn, VIEW, tx, lr))(
       state, parallel.replicate([params(7)]), parallel.split(data))
   norm = parallel.first(after.params)['norm']
   pixels = np.float64(data['views'][str(VIEW)]) / 127.5 - 1

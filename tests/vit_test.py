@@ -10,6 +10,7 @@ import pytest
 import scipy.ndimage
 
 import big_distill
+from big_distill import costs
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
@@ -136,7 +137,7 @@ def test_parameters_are_as_many_as_published(variant, published):
   block = 4 * f * (f + 1) + f * mlp + mlp + mlp * f + f + 4 * f
   want = (16 * 16 * 3 + 1) * f + 196 * f + f + depth * block + 2 * f \
       + 1000 * (f + 1)
-  assert params_lib.count(shapes) == want == published - f
+  assert costs.parameters(shapes) == want == published - f
 
 
 def test_a_new_model_has_no_opinion_and_is_a_function_of_its_seed():

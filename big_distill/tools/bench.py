@@ -1,10 +1,10 @@
 """Where the time of a step goes: teachers, student, optimizer, input.
 
-  python -m big_distill.tools.bench --depth=50 --size=128 --batch=64
+  python -m big_distill.tools.bench --config=configs/bench.py:depth=50,size=128
   python -m big_distill.tools.bench --config=configs/quickstart.py
-  python -m big_distill.tools.bench --depth=50 --size=128 --largest
+  python -m big_distill.tools.bench --config=configs/bench.py --largest
 
-The stage is set as training sets it, then its compiled step and three parts of
+A course is made as training makes it, then its compiled step and three parts of
 that step run in turn on one batch of random pixels that is already on the
 devices: what the teachers answer, the student's loss and the gradients' mean
 over devices, the optimizer's update. Each time is the median of `repeats`
@@ -19,24 +19,24 @@ measured only where it is, after the rest: the bundled photographs, whatever the
 config's data, as uint8 views from the pipeline of training.
 """
 
-import ast
 import statistics
-import sys
 import textwrap
 from typing import NamedTuple
 
-from absl import app
 from absl import flags
 from absl import logging
+import jax
 import jax.numpy as jnp
 from ml_collections import config_flags
+import numpy as np
 
+from big_distill import command
+from big_distill import costs
+from big_distill import course as course_lib
+from big_distill import losses
 from big_distill import parallel
-from big_distill import params as params_lib
-from big_distill import report
-from big_distill import stage as stage_lib
+from big_distill import plan as plan_lib
 from big_distill import views
-from big_distill.tools import costs
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -56,32 +56,34 @@ class Row(NamedTuple):
   note: str = ''
 
 
-def parts(lesson):
+def parts(lesson, pupil):
   """The three parts of lesson.step, pmapped: teach, learn, update."""
   def teach(step, teacher_params, batch):
-    return lesson.teach(teacher_params, lesson.see(step, batch))
+    return lesson.agree(
+        lesson.answer(teacher_params, lesson.see(step, batch)),
+        losses.temperature(pupil.loss))
 
   def learn(step, params, target, batch):
-    value, grads = lesson.learn(params, target, lesson.see(step, batch))
+    value, grads = pupil.learn(params, target, lesson.see(step, batch))
     return value, parallel.mean(grads)
 
   def update(state, grads):
-    return lesson.update(state, grads, {})[0]
+    return pupil.update(state, grads, {})[0]
 
   return (parallel.pmap(teach), parallel.pmap(learn),
           parallel.pmap(update, donate=(0,)))
 
 
-def time_parts(stage, calls=1, repeats=10):
+def time_parts(course, calls=1, repeats=10):
   """({part: (seconds of its first call, median seconds of a later one)}, step).
 
   The step is the compiled program.
   """
-  teach, learn, update = parts(stage.lesson)
-  teachers = parallel.replicate(stage.cast.teacher_params)
-  batch = parallel.split(next(stage.batches(0)))
-  state = parallel.replicate(stage.state)
-  updated = parallel.replicate(stage.state)
+  teach, learn, update = parts(course.lesson, course.pupil)
+  teachers = parallel.replicate(course.room.teacher_params)
+  batch = parallel.split(next(course.feed.batches(0)))
+  state = parallel.replicate(course.state)
+  updated = parallel.replicate(course.state)
   target = grads = program = None
 
   def run_teachers():
@@ -101,7 +103,7 @@ def time_parts(stage, calls=1, repeats=10):
 
   def run_whole():
     nonlocal state, program
-    program = program or stage.step.lower(state, teachers, batch).compile()
+    program = program or course.step.lower(state, teachers, batch).compile()
     state, scalars = program(state, teachers, batch)
     return state, scalars
 
@@ -110,17 +112,14 @@ def time_parts(stage, calls=1, repeats=10):
   return stopwatch.in_turn(runs, calls, repeats), program
 
 
-def time_input(stage, config, calls=1, repeats=10):
+def time_input(course, config, calls=1, repeats=10):
   """(seconds to the first batch, median seconds of a later one)."""
-  import tensorflow as tf
-  tf.config.set_visible_devices([], 'GPU')
-  from big_distill.input import pipeline
-
-  shown = [views.View.parse(view) for view in next(stage.batches(0))['views']]
+  pipeline = command.pipeline()
+  shown = [views.View.parse(view) for view in next(course.feed.batches(0))['views']]
   cache = dict(config['data']).get('cache', 'encoded')
   batches = pipeline.train_batches(
-      pipeline.load('caltech12', cache=cache), shown, stage.batch_size, 0, 0,
-      2**40 // stage.batch_size, **dict(config.get('crops', {})))
+      pipeline.load('caltech12', cache=cache), shown, course.plan.batch_size, 0, 0,
+      2**40 // course.plan.batch_size, **dict(config.get('crops', {})))
   first = stopwatch.seconds(lambda: next(batches))
   for _ in range(8):  # What is rendered ahead is used up.
     next(batches)
@@ -129,47 +128,49 @@ def time_input(stage, config, calls=1, repeats=10):
   return first, statistics.median(times)
 
 
-def bench(stage, config, calls=1, repeats=10, with_input=False):
+def bench(course, config, calls=1, repeats=10, with_input=False):
   """(the rows of the table, bytes of memory that the step holds)."""
-  (times, program), note = time_parts(stage, calls, repeats), ''
+  (times, program), note = time_parts(course, calls, repeats), ''
   if not with_input:
     note = 'left out by --noinput'
   else:
     try:
-      times[INPUT] = time_input(stage, config, calls, repeats)
+      times[INPUT] = time_input(course, config, calls, repeats)
     except ImportError as error:
       note = f'no {error.name or "TensorFlow"} here'
 
-  cast = stage.cast
-  taught = sum(report.flops(teacher.model, teacher.params, teacher.size)
-               for teacher in cast.models) / 1e9
-  learnt = 3 * report.flops(cast.student, cast.params, cast.size) / 1e9
+  room = course.room
+  taught = sum(costs.flops(teacher.model, teacher.params, teacher.size)
+               for teacher in room.models) / 1e9
+  learnt = 3 * costs.flops(room.student, room.params, room.size) / 1e9
   gflop = {TEACHER: taught or None, STUDENT: learnt, WHOLE: taught + learnt}
   rows = []
   for part, (first, seconds) in times.items():
-    rate, work = stage.batch_size / seconds, gflop.get(part)
+    rate, work = course.plan.batch_size / seconds, gflop.get(part)
     rows.append(Row(part, 1e3 * seconds, rate, work, work and work * rate,
                     seconds / times[WHOLE][1], first))
   return (rows + ([Row(INPUT, note=note)] if note else []),
           costs.memory(program))
 
 
-def facts(stage, memory):
+def facts(course, memory):
   """What a number needs beside it to be compared with another."""
   def model(model, params, sees):
     family = type(model).__module__.rsplit('.', 1)[-1]
-    return (f'{family}, {params_lib.count(params) / 1e6:.3g} M parameters in '
-            f'{params_lib.nbytes(params) / 1e6:.3g} MB, '
+    return (f'{family}, {costs.parameters(params) / 1e6:.3g} M parameters in '
+            f'{costs.nbytes(params) / 1e6:.3g} MB, '
             f'{jnp.dtype(model.dtype).name}, sees {sees}')
 
-  cast = stage.cast
-  return {'student': model(cast.student, cast.params, cast.sees),
+  room = course.room
+  exchanged = costs.exchanged(course.step, *costs.step_arguments(
+      course.state, room.teacher_params, next(course.feed.batches(0))))
+  return {'student': model(room.student, room.params, room.sees),
           'teachers': '; '.join(
               model(teacher.model, teacher.params, teacher.sees)
-              if teacher.size else teacher.name for teacher in cast.teachers),
-          'mixup': stage.mode.mixup, 'classes': cast.num_classes,
-          'batch': stage.batch_size, 'memory_bytes': memory,
-          'exchanged_bytes': costs.exchanged(stage), **stopwatch.machine()}
+              if teacher.size else teacher.name for teacher in room.teachers),
+          'mixup': course.mode.mixup, 'classes': room.num_classes,
+          'batch': course.plan.batch_size, 'memory_bytes': memory,
+          'exchanged_bytes': exchanged, **stopwatch.machine()}
 
 
 def table(rows, known):
@@ -202,124 +203,72 @@ def table(rows, known):
 
 
 def _define_flags():
-  """By the command alone, since other commands have a --config too."""
   config_flags.DEFINE_config_file(
-      'config', None, 'A file of configs/, in place of all --MODEL flags.')
-  integer, real = flags.DEFINE_integer, flags.DEFINE_float
-  integer('batch', None, "Images per step; the config's own, or 32.", 1)
-  integer('classes', 1000, 'Classes, where a config leaves them to its data.',
-          1)
-  integer('steps', 1, 'Calls in a row that are timed as one; more of them hide '
-          'the latency of a fast device, as training does.', 1)
-  integer('repeats', 10, 'Rounds.', 1)
+      'config', None, 'A file of configs/, such as configs/bench.py:depth=50.')
+  flags.DEFINE_integer(
+      'classes', 1000, 'Classes, where a config leaves them to its data.', 1)
+  flags.DEFINE_integer(
+      'steps', 1, 'Calls in a row that are timed as one; more of them hide the '
+      'latency of a fast device, as training does.', 1)
+  flags.DEFINE_integer('repeats', 10, 'Rounds.', 1)
   flags.DEFINE_bool('largest', False, 'Time nothing; find the largest batch '
                     'that fits into the memory of the devices.')
   flags.DEFINE_bool('input', True, 'Measure input, where TensorFlow is.')
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
-
-  # MODEL: what a teacher's flags do not say is as the student's.
-  flags.DEFINE_list('depth', ['50'], 'BiT: 50, or units of blocks: 1,1,1.')
-  real('width', 1., 'Width of the student.', 0.01)
-  integer('size', 64, 'Pixels it sees a side.', 1)
-  flags.DEFINE_list('teacher_depth', None, 'As depth.')
-  real('teacher_width', None, 'As width.', 0.01)
-  integer('teacher_size', None, 'As size.', 1)
-  flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'],
-                    'Precision of activations of both.')
-  flags.DEFINE_string('optim', 'adam', 'A file of optimizers/, with options: '
-                      'shampoo:root_every=1,start_step=0.')
+  flags.mark_flags_as_required(['config'])
 
 
-MODEL = ('depth', 'width', 'size', 'teacher_depth', 'teacher_width',
-         'teacher_size', 'dtype', 'optim')
+def largest_batch(config, data, limit):
+  """(the most images whose step fits into `limit` bytes, the bytes it holds).
+
+  One such step is taken.
+  """
+  unit = (jax.device_count() * config.get('accumulate', 1)
+          * plan_lib.group_of(config))
+  course = course_lib.make({**config, 'batch_size': unit}, data)
+  batch = next(course.feed.batches(0))
+  programs = {}
+
+  def cost(units):
+    larger = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+        (len(x) * units, *x.shape[1:]), x.dtype), batch)
+    programs[units] = course.step.lower(*costs.step_arguments(
+        course.state, course.room.teacher_params, larger)).compile()
+    return costs.memory(programs[units])
+
+  units = costs.largest(cost, limit)
+  if not units:
+    raise ValueError(f'The smallest batch, {unit} images, does not fit into '
+                     f'{limit / 1e9:.1f} GB.')
+  jax.block_until_ready(programs[units](
+      parallel.replicate(course.state),
+      parallel.replicate(course.room.teacher_params),
+      parallel.split(jax.tree.map(lambda x: np.repeat(x, units, axis=0),
+                                  batch))))
+  return units * unit, costs.memory(programs[units])
 
 
-def _config(flag):
-  """The config that is given, or that the flags describe; no evaluations."""
-  if flag.largest and flag.batch:
-    raise ValueError('--largest and --batch are both given: keep one.')
-  for name in MODEL:
-    if flag.config and flag[name].present:
-      raise ValueError(f'--{name} and --config are both given: keep one.')
-  config = {**(flag.config or _described(flag))}
-  # A step alone, of views that are given to it.
-  config |= {'evals': {}, 'steps_per_call': 1,
-             'data': {**config['data'], 'resident': False}}
-  if flag.batch:
-    config['batch_size'] = flag.batch
-  return config
-
-
-def _described(flag):
-  def depth(units):
-    if not all(unit.isdecimal() for unit in units):
-      raise ValueError(f'The depth {",".join(units)!r} is neither a number, '
-                       'such as 50, nor units of blocks, such as 1,1,1.')
-    units = tuple(map(int, units))
-    return units[0] if len(units) == 1 else units
-
-  student = dict(depth=depth(flag.depth), width=flag.width)
-  teacher = dict(depth=depth(flag.teacher_depth or flag.depth),
-                 width=flag.teacher_width or flag.width)
-  return dict(
-      data={}, mode='funmatch', batch_size=32, total_steps=10**6,
-      student=dict(size=flag.size, dtype=flag.dtype, **student),
-      teachers=dict(teacher=dict(random=teacher, dtype=flag.dtype,
-                                 size=flag.teacher_size or flag.size)),
-      optim={'lr': 1e-3, 'wd': 1e-4, **_optimizer(flag.optim)})
-
-
-def _optimizer(text):
-  """'shampoo:root_every=1' -> {'name': 'shampoo', 'root_every': 1}."""
-  def value(text):
-    try:
-      return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-      return text
-
-  name, _, options = text.partition(':')
-  pairs = [item.partition('=') for item in filter(None, options.split(','))]
-  return {'name': name, **{key: value(text) for key, _, text in pairs}}
-
-
-def main(argv):
-  if len(argv) > 1:
-    sys.exit(f'Error: Unknown argument {argv[1]!r}.')
+def main(flag):
   logging.set_verbosity(logging.WARNING)
-  flag = flags.FLAGS
-  try:
-    config = _config(flag)
-    if flag.csv:
-      open(flag.csv, 'a').close()  # Better an error now than at the end.
-    data = noise.Noise(flag.classes)
-    if flag.largest:
-      limit = costs.available()
-      batch, memory = costs.largest_batch(config, data, limit)
-      print(f'The largest batch is {batch:,} images: a step holds '
-            f'{memory / 1e9:.1f} of {limit / 1e9:.1f} GB of each device.')
-      return
-    stage = stage_lib.set_stage(config, data)
-    rows, memory = bench(stage, config, flag.steps, flag.repeats, flag.input)
-    known = facts(stage, memory)
-    print(table(rows, known))
-    if flag.csv:
-      stopwatch.save(flag.csv, [row._asdict() for row in rows], known)
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
-
-
-def _parse(argv):
-  """Flags, or one line on what is wrong with them."""
-  try:
-    rest = flags.FLAGS(argv)
-    dict(flags.FLAGS.config or {})  # Only now is a missing file noticed.
-    return rest
-  except (flags.Error, ValueError, OSError) as error:
-    # What a config raises comes wrapped into its whole traceback.
-    line = str(error).strip().splitlines()[-1].strip()
-    sys.exit(f'Error: {line.removeprefix("ValueError: ")}')
+  if flag.csv:
+    open(flag.csv, 'a').close()  # Better an error now than at the end.
+  data = noise.Noise(flag.classes)
+  # A step alone, of views that are given to it.
+  config = {**flag.config, 'evals': {}, 'steps_per_call': 1,
+            'data': {**flag.config.get('data', {}), 'resident': False}}
+  if flag.largest:
+    limit = costs.available()
+    batch, memory = largest_batch(config, data, limit)
+    print(f'The largest batch is {batch:,} images: a step holds '
+          f'{memory / 1e9:.1f} of {limit / 1e9:.1f} GB of each device.')
+    return
+  course = course_lib.make(config, data)
+  rows, memory = bench(course, config, flag.steps, flag.repeats, flag.input)
+  known = facts(course, memory)
+  print(table(rows, known))
+  if flag.csv:
+    stopwatch.save(flag.csv, [row._asdict() for row in rows], known)
 
 
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main, flags_parser=_parse)
+  command.program(main, _define_flags)

@@ -9,17 +9,15 @@ the machine does falls on all alike; each is given as its median round.
 """
 
 import functools
-import sys
 
-from absl import app
 from absl import flags
 from absl import logging
 import jax
 from ml_collections import config_flags
 
 from big_distill import command
+from big_distill import course as course_lib
 from big_distill import parallel
-from big_distill import stage as stage_lib
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -35,11 +33,11 @@ def variant(config, resident, per_call):
           'steps_per_call': per_call}
 
 
-def trainer(stage):
+def trainer(course):
   """-> train(steps): takes that many steps, whole calls, and waits for them."""
-  state = parallel.replicate(stage.state)
-  teachers = parallel.replicate(stage.cast.teacher_params)
-  calls = zip(stage.ends(0), parallel.prefetch(stage.batches(0)))
+  state = parallel.replicate(course.state)
+  teachers = parallel.replicate(course.room.teacher_params)
+  calls = zip(course.feed.ends(0), parallel.prefetch(course.feed.batches(0)))
   end = 0
 
   def train(steps):
@@ -48,7 +46,7 @@ def trainer(stage):
     with jax.transfer_guard('disallow'):
       while end < until:
         end, batch = next(calls)
-        state, scalars = stage.step(state, teachers, batch)
+        state, scalars = course.step(state, teachers, batch)
     jax.block_until_ready(scalars)
 
   return train
@@ -58,7 +56,7 @@ def measure(config, data, per_call=8, steps=16, repeats=5):
   """{(resident, steps per call): median images per second}."""
   ways = [(False, 1), (True, 1), (True, per_call)]
   trainers = {way: functools.partial(
-      trainer(stage_lib.set_stage(variant(config, *way), data)), steps)
+      trainer(course_lib.make(variant(config, *way), data)), steps)
               for way in ways}
   return {way: steps * config['batch_size'] / seconds for way, (_, seconds)
           in stopwatch.in_turn(trainers, repeats=repeats).items()}
@@ -67,26 +65,16 @@ def measure(config, data, per_call=8, steps=16, repeats=5):
 def _data():
   """The pipeline of training or, where TensorFlow is not, random images."""
   try:
-    import tensorflow as tf
+    return command.pipeline()
   except ImportError:
     print('No TensorFlow here: the images are random, and cost the host nothing.')
     return noise.Noise(1000)
-  tf.config.set_visible_devices([], 'GPU')
-  from big_distill.input import pipeline
-  return pipeline
 
 
-def main(argv):
-  if len(argv) > 1:
-    sys.exit(f'Error: Unknown argument {argv[1]!r}.')
-  flag = flags.FLAGS
+def main(flag):
   logging.set_verbosity(logging.WARNING)
   steps = -(-flag.steps // flag.per_call) * flag.per_call
-  try:
-    rates = measure({**flag.config}, _data(), flag.per_call, steps,
-                    flag.repeats)
-  except ValueError as error:
-    sys.exit(f'Error: {error}')
+  rates = measure({**flag.config}, _data(), flag.per_call, steps, flag.repeats)
   print(f'{jax.device_count()} x {jax.devices()[0].device_kind}, batch '
         f'{flag.config.batch_size}, median of {flag.repeats} rounds of {steps} '
         'steps')
@@ -95,10 +83,13 @@ def main(argv):
           f'{rate:12,.0f} images/s')
 
 
-if __name__ == '__main__':
+def _define_flags():
   config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
   flags.DEFINE_integer('per_call', 8, 'Steps per call.', 1)
   flags.DEFINE_integer('steps', 16, 'Steps per round, rounded up to calls.', 1)
   flags.DEFINE_integer('repeats', 5, 'Rounds.', 1)
   flags.mark_flags_as_required(['config'])
-  app.run(main, flags_parser=command.parse)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -19,13 +19,12 @@ A figure is a list of panels, a panel is points, and nothing else is drawn.
 """
 
 import os
-import sys
 from typing import NamedTuple
 
-from absl import app
 from absl import flags
 from absl import logging
 
+from big_distill import command
 from big_distill import registry
 from big_distill import runs as runs_lib
 from big_distill import views
@@ -294,34 +293,24 @@ def plot(words, kind, out, metric=None):
   return [f'{stem}.{suffix}' for suffix in ('png', 'pdf', 'csv')]
 
 
-def main(argv):
+def main(flag, workdirs):
   logging.set_verbosity(logging.WARNING)  # Fonts are talkative.
-  flag = flags.FLAGS
+  if not workdirs:
+    raise ValueError('No WORKDIR is given.')
   try:
-    if len(argv) < 2:
-      raise ValueError('No WORKDIR is given.')
-    print('\n'.join(plot(argv[1:], flag.kind, flag.out, flag.metric)))
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
+    print('\n'.join(plot(workdirs, flag.kind, flag.out, flag.metric)))
+  except OSError as error:
+    raise ValueError(str(error)) from error
   except ImportError as error:
-    sys.exit(f"Error: {error}. pip install 'big_distill[plot]'")
+    raise ValueError(f"{error}. pip install 'big_distill[plot]'") from error
 
 
 def _define_flags():
-  """By the command alone, so that importing it defines none."""
   flags.DEFINE_string('kind', None, ', '.join(KINDS))
   flags.DEFINE_string('out', None, 'FILE: writes FILE.png, FILE.pdf, FILE.csv.')
   flags.DEFINE_string('metric', None, 'Drawn in the place of accuracy.')
   flags.mark_flags_as_required(['kind', 'out'])
 
 
-def _parse(argv):
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(f'Error: {str(error).strip().splitlines()[-1]}')
-
-
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main, flags_parser=_parse)
+  command.program(main, _define_flags, words=True)

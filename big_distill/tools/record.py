@@ -14,22 +14,19 @@ The cost is that many forward passes per example: 1,024 for the paper's
 fix/ic_ens, about what 1,024 epochs of live teaching cost the teacher.
 """
 
-import sys
-
-from absl import app
 from absl import flags
 from absl import logging
 import jax
 from ml_collections import config_flags
 import numpy as np
 
+from big_distill import answers
 from big_distill import command
 from big_distill import parallel
 from big_distill import registry
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
-from big_distill.input import recorded
 
 
 def record(config, name, folder, data):
@@ -42,7 +39,8 @@ def record(config, name, folder, data):
     raise ValueError(f'{mode}: nobody votes in this mode, so there is nothing '
                      'to record. Choose mode=fix/ic_ens, or give a mode votes.')
   batch_size, crops = config['batch_size'], {**config.get('crops', {})}
-  parallel.check_batch(batch_size)
+  parallel.check_batch(batch_size, 1, 1, jax.device_count(),
+                       jax.process_count())
   registry.check('teacher', name, config['teachers'])
   source = registry.bind(data.load, **config['data'])()
   teacher = registry.bind(teaching.load, **config['teachers'][name])(
@@ -50,8 +48,8 @@ def record(config, name, folder, data):
   if not teacher.size:
     raise ValueError(f'Teacher {name!r} is no model: there is nothing to '
                      'record.')
-  wanted = recorded.manifest(teacher, source, mode, seed, **crops)
-  recorded.begin(folder, wanted)
+  wanted = answers.manifest(teacher, source, mode, seed, **crops)
+  answers.begin(folder, wanted)
 
   view = mode.teacher.at(teacher.size)
   params = parallel.replicate(teacher.params)
@@ -71,11 +69,11 @@ def record(config, name, folder, data):
       np.add.at(sums, batch['index'] - first, probs)
     return sums / mode.votes
 
-  spans = recorded.shards(source.num_examples)
+  spans = answers.shards(source.num_examples)
   written = 0
   for shard in range(jax.process_index(), len(spans), jax.process_count()):
-    if not recorded.path_of(folder, shard).exists():
-      recorded.write(folder, shard, votes_of(*spans[shard]))
+    if not answers.path_of(folder, shard).exists():
+      answers.write(folder, shard, votes_of(*spans[shard]))
       written += 1
       logging.info('Shard %d of %d: %d votes on each of examples %d to %d.',
                    shard + 1, len(spans), mode.votes, spans[shard][0],
@@ -83,27 +81,21 @@ def record(config, name, folder, data):
   return written
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
-  flag = flags.FLAGS
+def main(flag):
   command.narrate()
   if flag.distributed:
     jax.distributed.initialize()
-  import tensorflow as tf
-  tf.config.set_visible_devices([], 'GPU')
-  from big_distill.input import pipeline
-  try:
-    written = record(flag.config, flag.teacher, flag.out, pipeline)
-  except ValueError as error:
-    sys.exit(f'Error: {error}')
+  written = record(flag.config, flag.teacher, flag.out, command.pipeline())
   print(f'{written} shards written to {flag.out}.')
 
 
-if __name__ == '__main__':
+def _define_flags():
   config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
   flags.DEFINE_string('teacher', 'teacher', 'A name in config.teachers.')
   flags.DEFINE_string('out', None, 'Folder of the recording.')
   flags.DEFINE_bool('distributed', False, 'Join the other hosts of a pod.')
   flags.mark_flags_as_required(['config', 'out'])
-  app.run(main, flags_parser=command.parse)
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -27,7 +27,6 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
-from absl import app
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
@@ -222,37 +221,30 @@ def _show(every, workdir, by):
   save(f'{runs.folder(workdir)}/sweep.csv', shown, ranked)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown argument {argv[1]!r}.')
-  flag = flags.FLAGS
-  try:
-    given = [word for word in sys.argv if word.startswith('--config.')]
-    every = points(config_flags.get_config_filename(flag['config']),
-                   flag.workdir, given)
-    if sum([flag.run, flag.rank, flag.index is not None]) > 1:
-      raise ValueError('Of --index, --run and --rank, keep one.')
-    if flag.index is not None:
-      if flag.index >= len(every):
-        raise ValueError(f'--index={flag.index}: there are points 0 to '
-                         f'{len(every) - 1}.')
-      sys.exit(not run([every[flag.index]]))
-    elif flag.run:
-      whole = run(every)
-      if any(point.finished for point in every):
-        _show(every, flag.workdir, flag.by)
-      sys.exit(not whole)
-    elif flag.rank:
+def main(flag):
+  given = [word for word in sys.argv if word.startswith('--config.')]
+  every = points(config_flags.get_config_filename(flag['config']),
+                 flag.workdir, given)
+  if sum([flag.run, flag.rank, flag.index is not None]) > 1:
+    raise ValueError('Of --index, --run and --rank, keep one.')
+  if flag.index is not None:
+    if flag.index >= len(every):
+      raise ValueError(f'--index={flag.index}: there are points 0 to '
+                       f'{len(every) - 1}.')
+    sys.exit(not run([every[flag.index]]))
+  elif flag.run:
+    whole = run(every)
+    if any(point.finished for point in every):
       _show(every, flag.workdir, flag.by)
-    else:
-      for point in every:
-        print(shlex.join(point.command))
-  except ValueError as error:
-    sys.exit(f'Error: {error}')
+    sys.exit(not whole)
+  elif flag.rank:
+    _show(every, flag.workdir, flag.by)
+  else:
+    for point in every:
+      print(shlex.join(point.command))
 
 
 def _define_flags():
-  """By the command alone, since other commands have a --config too."""
   config_flags.DEFINE_config_file(
       'config', None, 'A file of configs/ with a get_sweep: FILE.py:name=value')
   flags.DEFINE_string('workdir', None, 'Folder of the folders of all points.')
@@ -265,5 +257,4 @@ def _define_flags():
 
 
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main, flags_parser=command_lib.parse)
+  command_lib.program(main, _define_flags)

@@ -1,0 +1,73 @@
+"""Who learns from whom: the student, what it sees, and its teachers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from big_distill import pretrained
+from big_distill import registry
+from big_distill import teaching
+from big_distill import views
+
+
+class Classroom(NamedTuple):
+  """The models of a run, and the view of each."""
+  student: Any  # A linen module.
+  params: Any
+  size: int  # Of the student's images, in pixels a side.
+  sees: views.View
+  teachers: Sequence[teaching.Teacher]
+  combine: str  # How teachers agree, of teaching.COMBINE.
+
+  def answer(self, params: Any, images: jax.Array) -> jax.Array:
+    """The student's logits [b, c] for images [b, h, w, 3] in [-1, 1]."""
+    return self.student.apply({'params': params}, images)[0]
+
+  def learn(self, params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+    """Logits in training, and the running averages that moved: params' leaves."""
+    (logits, _), moved = self.student.apply(
+        {'params': params}, images, train=True, mutable=['averages'])
+    return logits, moved.get('averages', {})
+
+  @property
+  def models(self) -> list[teaching.Teacher]:
+    """Teachers that look at images: all but labels."""
+    return [teacher for teacher in self.teachers if teacher.size]
+
+  @property
+  def teacher_params(self) -> list[Any]:
+    """What the teachers' `answer` functions take, in order."""
+    return [teacher.params for teacher in self.teachers]
+
+  @property
+  def num_classes(self) -> int:
+    return self.student.num_classes
+
+
+def load(config: Mapping[str, Any], mode: views.Mode, source: Any,
+         seed: int = 0) -> Classroom:
+  """Loads the teachers of a config, then makes a student of as many classes.
+
+  `source` says how many classes the data has, if any. Raises ValueError where
+  the teachers cannot teach this student.
+  """
+  section = {**config['student']}
+  size = section.pop('size', None)
+  if size is None:
+    raise ValueError('The student does not say the size of its images: set '
+                     'config.student.size.')
+  classes = section.get('num_classes') or len(source.classes) or None
+  teachers = [
+      registry.bind(teaching.load, **teacher)(name, num_classes=classes)
+      for name, teacher in config.get('teachers', {}).items()]
+  known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
+  student, params = pretrained.student(
+      section, size, (known or [classes])[0], seed)
+  combine = config.get('combine', 'logits')
+  teaching.check(teachers, combine, student.num_classes, source)
+  sees, teacher_views = views.assign(
+      mode, size, [teacher.size for teacher in teachers])
+  teachers = [teacher._replace(sees=view) if teacher.size else teacher
+              for teacher, view in zip(teachers, teacher_views)]
+  return Classroom(student, params, size, sees, teachers, combine)

@@ -1,0 +1,99 @@
+"""The numbers of a run: steps, batches, and what is due when.
+
+A Plan follows from a config, the number of examples and the number of devices
+alone. It reads no data and makes no arrays, so that it costs nothing to ask.
+"""
+
+from collections.abc import Mapping
+import inspect
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+
+from big_distill import parallel
+from big_distill import registry
+from big_distill import steps
+from big_distill import views
+from big_distill.durations import Durations
+
+KEYS = (  # Everything a config can say; the rest is a misspelling.
+    'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
+    'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
+    'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
+    'checkpoints', 'layout', 'steps_per_call', 'accumulate')
+
+
+class Plan(NamedTuple):
+  """A run in numbers. Durations are in steps; 0 is never."""
+  seed: int
+  num_examples: int
+  batch_size: int
+  group: int  # Examples of a mixup group, 1 without mixup.
+  accumulate: int  # Parts of a device's batch.
+  per_call: int  # Most steps of one call.
+  total: int
+  warmup: int
+  log_every: int
+  save_every: int
+  exams: dict[str, int]  # How often each evaluation is due.
+
+  @property
+  def epochs(self) -> float:
+    """How often the run sees each example."""
+    return self.total * self.batch_size / self.num_examples
+
+
+def make(config: Mapping[str, Any], num_examples: int,
+         devices: int | None = None, hosts: int | None = None) -> Plan:
+  """The Plan of a config for so many examples; by default on all devices.
+
+  Raises ValueError where a key is misspelt, a duration is missing or given
+  twice, or the batch does not divide over the devices.
+  """
+  check_keys(config)
+  batch_size, accumulate = config['batch_size'], config.get('accumulate', 1)
+  group = group_of(config)
+  parallel.check_batch(batch_size, group, accumulate,
+                       devices or jax.device_count(),
+                       hosts or jax.process_count())
+  per_call, resident = config.get('steps_per_call', 1), is_resident(config)
+  if per_call < 1 or per_call > 1 and not resident:
+    raise ValueError(f'steps_per_call={per_call}: a call takes one step, or '
+                     'several with data.resident=True.')
+
+  total = Durations(batch_size, num_examples).of(config, 'total')
+  durations = Durations(batch_size, num_examples, total)
+  warmup = durations.of(config['optim'], 'warmup', default=0)
+  if warmup > total // 10:
+    logging.warning('Warmup is shortened from %d to %d steps, a tenth of this '
+                    'run.', warmup, total // 10)
+    warmup = total // 10
+  return Plan(
+      seed=config.get('seed', 0), num_examples=num_examples,
+      batch_size=batch_size, group=group, accumulate=accumulate,
+      per_call=per_call, total=total, warmup=warmup,
+      log_every=durations.of(config, 'log', default=max(total // 100, 1)),
+      save_every=durations.of(config.get('checkpoints', {}), 'every',
+                              default=0),
+      exams={name: durations.of(section, 'every', default=0)
+             for name, section in config.get('evals', {}).items()})
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+  """Raises ValueError, with the near name, for a key that means nothing."""
+  for key in config:
+    registry.check('config key', key, KEYS)
+
+
+def is_resident(config: Mapping[str, Any]) -> bool:
+  """Whether devices are to hold the images of a config."""
+  return bool(config['data'].get('resident', False))
+
+
+def group_of(config: Mapping[str, Any]) -> int:
+  """How many neighbours a config mixes among; 1 where nothing is mixed."""
+  if not views.mode(config['mode']).mixup:
+    return 1
+  group = inspect.signature(steps.mixup).parameters['group'].default
+  return config.get('mixup', {}).get('group', group)
