@@ -23,7 +23,7 @@ COLLECTIVES = ('psum', 'pmax', 'pmin', 'all_gather', 'all_to_all', 'ppermute',
                'reduce_scatter')
 
 
-def total(jaxpr: Any, amount: Callable[[Any], float | None]) -> float:
+def total(jaxpr: Any, amount: Callable[[Any], int | None]) -> int:
   """Sum of amount(equation) over a jaxpr and all jaxprs inside it.
 
   Loops count as often as they run, where that is known, and branches as the

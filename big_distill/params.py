@@ -8,6 +8,7 @@ import zipfile
 from clu import parameter_overview
 from etils import epath
 import flax.traverse_util
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -106,7 +107,7 @@ def save_npz(path, flat, card: cards.Card | None = None) -> None:
     return
   path = epath.Path(path)
   buffer = io.BytesIO()
-  np.savez(buffer, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+  np.savez(buffer, allow_pickle=False, **{name: np.asarray(leaf) for name, leaf in flat.items()})
   if card:
     with zipfile.ZipFile(buffer, 'a') as archive:
       archive.comment = cards.to_comment(card)
