@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from typing import Any
 import uuid
 import zipfile
 
@@ -107,7 +108,9 @@ def save_npz(path, flat, card: cards.Card | None = None) -> None:
     return
   path = epath.Path(path)
   buffer = io.BytesIO()
-  np.savez(buffer, allow_pickle=False, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+  arrays: dict[str, Any] = {name: np.asarray(leaf)
+                            for name, leaf in flat.items()}
+  np.savez(buffer, **arrays)
   if card:
     with zipfile.ZipFile(buffer, 'a') as archive:
       archive.comment = cards.to_comment(card)

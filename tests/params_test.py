@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from big_distill import costs
 from big_distill import params
 
 TREE = {
@@ -157,13 +158,13 @@ def test_what_matches_passes_whatever_its_order_and_dtype():
 
 
 def test_count_is_the_sum_of_sizes():
-  assert params.count(TREE) == 6 + 3 + 8 + 1 + 2 + 0
-  assert params.count(jax.ShapeDtypeStruct((3, 5), np.float32)) == 15
+  assert costs.parameters(TREE) == 6 + 3 + 8 + 1 + 2 + 0
+  assert costs.parameters(jax.ShapeDtypeStruct((3, 5), np.float32)) == 15
 
 
 def test_running_averages_are_not_counted():
   norm = {name: np.zeros(4) for name in ('scale', 'bias', 'mean', 'var')}
-  assert params.count({'stem': {'norm': norm, 'kernel': np.zeros(5)}}) == 13
+  assert costs.parameters({'stem': {'norm': norm, 'kernel': np.zeros(5)}}) == 13
   flat = params.flatten({'stem': {'norm': norm}, 'mean': {'kernel': 0.}})
   assert list(filter(params.is_average, flat)) == [
       'stem/norm/mean', 'stem/norm/var']
