@@ -9,6 +9,7 @@ and contributes exactly nothing.
 import jax
 import jax.numpy as jnp
 
+from big_distill import bounds
 from big_distill import registry
 from big_distill import topk
 
@@ -73,8 +74,14 @@ LOSSES = {'kl': kl, 'xent': xent, 'hard': hard}
 
 
 def make(name='kl', **options):
-  """A loss by its name, its options bound; misspelt ones raise ValueError."""
+  """A loss by its name, its options bound.
+
+  Raises ValueError for a name or an option that there is not, and a temperature
+  that is not above 0.
+  """
   registry.check('loss', name, LOSSES)
+  if 't' in options:
+    bounds.check('loss.t', options['t'], above=0)
   return registry.bind(LOSSES[name], **options)
 
 

@@ -12,6 +12,7 @@ with s(t) in [0, 1] the schedule at the 0-based step t.
 import jax
 import optax
 
+from big_distill import bounds
 from big_distill import registry
 
 
@@ -54,8 +55,12 @@ def make(total, *, name='adam', lr, wd=0., clip=1., warmup=0,
          schedule='cosine', **options):
   """-> (optax.GradientTransformation, lr(step)), for a run of `total` steps.
 
-  `options` go to scale_by of optimizers/NAME.py.
+  `clip` bounds the gradient's norm, which None or 0 leave as it is; `options` go
+  to scale_by of optimizers/NAME.py. Raises ValueError for a negative number or
+  one that is not finite.
   """
+  for key, value in dict(lr=lr, wd=wd, clip=clip or 0, warmup=warmup).items():
+    bounds.check(f'optim.{key}', value, least=0)
   scale_by = registry.bind(registry.load('optimizers', name).scale_by,
                            **options)
   s = make_schedule(total, warmup, schedule)

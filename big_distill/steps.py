@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from big_distill import bounds
 from big_distill import losses
 from big_distill import parallel
 from big_distill import params as params_lib
@@ -47,6 +48,8 @@ def mixup(seen, rng, group=8, alpha=1.):
   cyclic inside consecutive groups, so that partners do not depend on how a
   batch is split over devices.
   """
+  bounds.check('mixup.group', group, least=1, whole=True)
+  bounds.check('mixup.alpha', alpha, above=0)
   a = (jax.random.uniform(rng) if alpha == 1
        else jax.random.beta(rng, alpha, alpha))
 

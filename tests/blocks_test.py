@@ -1,5 +1,7 @@
 """Cutting tensors into blocks loses nothing, and turns leave nobody out."""
 
+import hypothesis
+from hypothesis import strategies
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,6 +36,21 @@ def test_blocks_are_slices_and_join_to_the_whole(shape):
     block = block.copy()
     block[inside] = 0
     assert (block == 0).all()
+
+
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@hypothesis.given(
+    strategies.lists(strategies.integers(1, 9), min_size=1, max_size=4).filter(
+        lambda shape: max(shape) > 1), strategies.integers(1, 12))
+def test_any_cut_joins_to_the_whole(shape, limit):
+  x = np.arange(1., 1 + np.prod(shape)).reshape(shape).astype(np.float32)
+  cut = blocks.Cut(tuple(shape), limit)
+  got = np.asarray(cut.split(x))
+  assert got.shape == (np.prod(cut.grid), *cut.block)
+  assert max(cut.block, default=0) <= limit
+  assert (np.asarray(cut.join(got)) == x).all()
+  # Each entry lies in one block, and nothing else does.
+  assert (np.sort(got[got > 0]) == x.ravel()).all() and (got >= 0).all()
 
 
 def test_piles_hold_the_blocks_of_all_tensors_that_are_cut():

@@ -83,3 +83,15 @@ def test_misspelt_loss_or_option_names_its_neighbour():
     losses.make('kll')
   with pytest.raises(ValueError, match='no option of kl'):
     losses.make('kl', temperature=2.)
+
+
+@pytest.mark.parametrize('t', [0, -1., float('inf'), 'warm'])
+def test_a_temperature_is_above_zero_and_finite(t):
+  with pytest.raises(ValueError, match='loss.t=.* a finite number above 0'):
+    losses.make('kl', t=t)
+
+
+def test_a_loss_tells_its_temperature():
+  assert [losses.temperature(loss) for loss in (
+      losses.make('kl', t=3.), losses.make('kl'), losses.make('hard'),
+      losses.kl)] == [3., 1., 1., 1.]

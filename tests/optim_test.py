@@ -106,3 +106,28 @@ def test_misspelt_names_are_errors_that_help():
     optim.make(10, lr=.1, warmup=10)
   with pytest.raises(ValueError, match='did you mean cosine'):
     optim.make(10, lr=.1, schedule='cosin')
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(lr=-.1), 'optim.lr=-0.1 should be a finite number, 0 or more'),
+    (dict(lr=float('nan')), 'optim.lr=nan'), (dict(lr='fast'), "optim.lr='fast'"),
+    (dict(lr=.1, wd=-1e-4), 'optim.wd=-0.0001'),
+    (dict(lr=.1, clip=float('inf')), 'optim.clip=inf'),
+    (dict(lr=.1, warmup=-3), 'optim.warmup=-3')])
+def test_numbers_of_no_sense_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    optim.make(10, **options)
+
+
+def test_learning_rate_and_decay_may_be_traced():
+  params = {'kernel': jnp.ones([2])}
+
+  def moved(lr, wd):
+    tx, _ = optim.make(10, lr=lr, wd=wd)
+    return tx.update(params, tx.init(params), params)[0]['kernel']
+
+  lr, wd = jnp.asarray([.1, .3]), jnp.asarray([0., .2])
+  both = jax.vmap(moved)(lr, wd)
+  for i in range(2):
+    np.testing.assert_allclose(both[i], moved(float(lr[i]), float(wd[i])),
+                               rtol=1e-6)

@@ -385,7 +385,7 @@ def test_it_works_on_a_part_of_a_tree():
     (dict(root='newtn'), 'did you mean newton'),
     (dict(momentum='updates'), 'did you mean update'),
     (dict(block=3), 'did you mean block_size'),
-    (dict(block_size=0), 'block_size=0: should be a whole number')])
+    (dict(block_size=0), 'block_size=0 should be a whole number')])
 def test_what_makes_no_sense_gets_one_line(options, message):
   with pytest.raises(ValueError, match=message):
     optim.make(10, name='shampoo', lr=1., **options)

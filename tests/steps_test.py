@@ -3,6 +3,8 @@
 import functools
 
 import flax.linen as nn
+import hypothesis
+from hypothesis import strategies
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,32 @@ def test_mixup_does_not_depend_on_how_a_batch_is_split():
   whole = steps.mixup(x, rng)
   parts = jnp.concatenate([steps.mixup(part, rng) for part in x.reshape(4, 8, 5)])
   assert (whole == parts).all()
+
+
+@hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
+@hypothesis.given(strategies.integers(0, 2**32 - 1),
+                  strategies.sampled_from([1, 2, 4, 8]),
+                  strategies.sampled_from([.2, 1., 3.]))
+def test_mixup_keeps_each_group_in_its_range_and_its_sum(seed, group, alpha):
+  x = np.random.default_rng(seed).uniform(size=(16, 3)).astype(np.float32)
+  mixed = np.asarray(steps.mixup(jnp.asarray(x), jax.random.key(seed), group,
+                                 alpha))
+  groups, mixed = (y.reshape(-1, group, 3) for y in (x, mixed))
+  # Float32 sums of at most 8 numbers below 1.
+  np.testing.assert_allclose(mixed.sum(1), groups.sum(1), atol=1e-5)
+  assert (mixed >= groups.min(1, keepdims=True) - 1e-6).all()
+  assert (mixed <= groups.max(1, keepdims=True) + 1e-6).all()
+  assert group > 1 or (abs(mixed - groups) < 1e-6).all()
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(group=0), 'mixup.group=0 should be a whole number, 1 or more'),
+    (dict(group=2.5), 'mixup.group=2.5 should be a whole number'),
+    (dict(alpha=0.), 'mixup.alpha=0.0 should be a finite number above 0'),
+    (dict(alpha=float('nan')), 'mixup.alpha=nan should be a finite number')])
+def test_mixup_of_no_sense_is_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    steps.mixup(jnp.eye(8), jax.random.key(0), **options)
 
 
 def test_student_and_teacher_see_one_tensor_at_equal_size():

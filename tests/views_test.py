@@ -1,5 +1,7 @@
 """The view algebra: one written form, and the paper's modes as a table."""
 
+import hypothesis
+from hypothesis import strategies
 import ml_collections
 import pytest
 
@@ -13,6 +15,34 @@ from big_distill.views import View
 def test_the_written_form_is_the_view(text):
   view = View.parse(text)
   assert str(view) == text and View.parse(str(view)) == view
+
+
+words = strategies.from_regex(r'\w{1,9}', fullmatch=True)
+drawn, fixed = ([name for name, die in views.CROPS.items() if die == throws]
+                for throws in (True, False))
+
+
+@hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+@hypothesis.given(
+    strategies.one_of(strategies.tuples(strategies.sampled_from(drawn), words),
+                      strategies.tuples(strategies.sampled_from(fixed),
+                                        strategies.none())),
+    strategies.none() | strategies.integers(1))
+def test_any_view_is_what_its_written_form_says(region, size):
+  view = View(*region, size)
+  assert View.parse(str(view)) == view
+  assert view.region == View(*region) and view.at(7).region == view.region
+
+
+@hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+@hypothesis.given(strategies.text('central#both@01 ', max_size=16))
+def test_any_text_is_a_view_or_a_clear_error(text):
+  try:
+    view = View.parse(text)
+  except ValueError as error:
+    assert '\n' not in str(error)
+  else:
+    assert View.parse(str(view)) == view
 
 
 @pytest.mark.parametrize('text, message', [

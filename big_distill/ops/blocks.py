@@ -29,7 +29,10 @@ def merge(shape, limit):
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """How one tensor of `shape` is cut into equal blocks of sides <= `limit`."""
+  """How one tensor of `shape` is cut into equal blocks of sides <= `limit`.
+
+  The tensor has an axis longer than 1.
+  """
   shape: tuple[int, ...]
   limit: int
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from big_distill import bounds
 from big_distill import optim
 from big_distill import parallel
 from big_distill import registry
@@ -110,8 +111,7 @@ def scale_by_shampoo(
   for name, value in dict(block_size=block_size, root_every=root_every,
                           stats_every=stats_every, exponent=exponent or 1,
                           ).items():
-    if value < 1 or value != int(value):
-      raise ValueError(f'{name}={value}: should be a whole number from 1 on.')
+    bounds.check(name, value, least=1, whole=True)
   if start_step < root_every - 1:
     raise ValueError(
         f'start_step={start_step} comes before the first round of roots is '
