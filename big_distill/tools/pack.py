@@ -1,0 +1,73 @@
+"""Packs splits of a dataset into one npz, for machines without TensorFlow.
+
+  python -m big_distill.tools.pack --name=caltech101 --data_dir=TFDS \
+      --splits=train,test --short=128 --out=caltech101.npz
+
+There, train.train(config, workdir, packed.Data('caltech101.npz'), writer)
+trains without TensorFlow, clu's writers and input/. Images whose shorter side
+is longer than `short` are made smaller, then each is encoded as WebP, since
+such a machine is often fed through a narrow door.
+"""
+
+import io
+
+from absl import app
+from absl import flags
+import numpy as np
+
+from big_distill import params
+from big_distill import render
+
+NAME = flags.DEFINE_string('name', None, 'A TFDS dataset, or folder:PATH.')
+DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where TFDS keeps it.')
+SPLITS = flags.DEFINE_list('splits', ['train', 'test'], 'Splits to pack; they '
+                           'are named so in the file.')
+SHORT = flags.DEFINE_integer('short', 128, 'Pixels of the shorter side.',
+                             lower_bound=1)
+QUALITY = flags.DEFINE_integer('quality', 80, 'Of WebP.', 1, 100)
+OUT = flags.DEFINE_string('out', None, 'The npz file to write.')
+
+
+def encode(image: np.ndarray, short: int, quality: int) -> bytes:
+  """uint8 [h, w, 3] -> WebP, its shorter side at most `short` pixels."""
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+  image = Image.fromarray(image)
+  scale = short / min(image.size)
+  if scale < 1:
+    image = image.resize([max(round(scale * n), short) for n in image.size],
+                         Image.Resampling.LANCZOS)
+  file = io.BytesIO()
+  image.save(file, 'WEBP', quality=quality)
+  return file.getvalue()
+
+
+def pack(held: tuple[render.Images, np.ndarray], short: int,
+         quality: int) -> dict[str, np.ndarray]:
+  """What pipeline.hold returns of a split -> 'bytes', 'ends' and 'labels'."""
+  images, labels = held
+  encoded = [encode(images.pixels[start:start + 3 * h * w].reshape(h, w, 3),
+                    short, quality)
+             for start, (h, w) in zip(images.starts, images.sizes)]
+  return dict(bytes=np.frombuffer(b''.join(encoded), np.uint8),
+              ends=np.cumsum([*map(len, encoded)]),
+              labels=np.asarray(labels, np.int32))
+
+
+def main(argv):
+  del argv
+  # TensorFlow is only needed here.
+  from big_distill.input import pipeline  # pylint: disable=g-import-not-at-top
+  arrays = {}
+  for split in SPLITS.value:
+    source = pipeline.load(NAME.value, split, DATA_DIR.value, 'none')
+    arrays['classes'] = np.asarray(source.classes)
+    packed = pack(pipeline.hold(source), SHORT.value, QUALITY.value)
+    arrays |= {f'{split}/{key}': value for key, value in packed.items()}
+    print(f'{split}: {len(packed["ends"])} images, '
+          f'{packed["bytes"].nbytes / 1e6:.1f} MB')
+  params.save_npz(OUT.value, arrays)
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['name', 'out'])
+  app.run(main)
