@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import costs
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import efficientnet_lite
@@ -166,7 +167,7 @@ def test_parameters_are_as_many_as_published(variant, blocks, parameters):
                            variant=variant)
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
-  assert params_lib.count(shapes) == parameters
+  assert costs.parameters(shapes) == parameters
   assert len(efficientnet_lite.plan(variant)) == blocks
   flat = params_lib.flatten(shapes)
   for norm, given in (('bn', flat), ('gn', {
