@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import labels
 from big_distill import parallel
 from big_distill import steps
 from big_distill import teaching
@@ -134,14 +135,14 @@ class Sums:
     self._totals.append(self._sum(_asked(self.evaluator, answers), label, mask))
 
   def result(self) -> dict[str, float]:
-    """{metric: mean}; NaN where no example counts."""
+    """{metric: mean}; nothing where no example counts."""
     totals = {}
     for part in self._totals:
       for name, value in parallel.first(part).items():
         totals[name] = totals.get(name, 0.) + np.float64(value)
     count = totals.pop('count')
-    return {name: float(value / count) if count else np.nan
-            for name, value in totals.items()}
+    return {name: float(value / count)
+            for name, value in totals.items() if count}
 
 
 class Gather:
@@ -169,7 +170,7 @@ class Gather:
 def _summing(evaluator):
   def sums(answers, label, weight):
     if evaluator.labelled:
-      weight *= is_known(label)
+      weight *= labels.is_known(label)
     # Masked examples can be NaN, and 0 * NaN is NaN: where() drops them.
     values = {name: jnp.sum(jnp.where(weight > 0, value, 0.))
               for name, value in evaluator(answers, label).items()}
@@ -186,8 +187,3 @@ def _gathering():
 def job(evaluator: Any) -> Sums | Gather:
   """What collects the answers of one split for an evaluator."""
   return (Gather if hasattr(evaluator, 'measure') else Sums)(evaluator)
-
-
-def is_known(label: jax.Array) -> jax.Array:
-  """Whether an example has a label: int32 [b], -1 if not, or multi-hot [b, c]."""
-  return label >= 0 if label.ndim == 1 else label.any(axis=-1)

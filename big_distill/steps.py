@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from big_distill import bounds
+from big_distill import labels
 from big_distill import losses
 from big_distill import parallel
 from big_distill import params as params_lib
@@ -135,9 +136,9 @@ class Lesson:
   accumulate: int = 1
 
   def see(self, step, batch):
-    """What can be seen of a batch; the zero vector where a label is unknown."""
+    """What can be seen of a batch. Where a label is unknown, it is all zero."""
     seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
-    seen[teaching.LABELS] = jax.nn.one_hot(batch['label'], self.num_classes)
+    seen[teaching.LABELS] = labels.shares(batch['label'], self.num_classes)
     for name, probs in batch.get('answers', {}).items():
       seen[teaching.recorded(name)] = jnp.log(probs.astype(jnp.float32))
     if self.mix:
@@ -157,7 +158,10 @@ class Lesson:
     return jax.lax.stop_gradient(losses.temper(agreed, 1.))
 
   def step(self, pupil, state, teacher_params, batch):
-    """State, teachers' params, batch -> next State, scalars. For pmap."""
+    """State, teachers' params, batch -> next State, scalars. For pmap.
+
+    Task losses are means over labelled examples: NaN where there is none.
+    """
     def study(batch):
       seen = self.see(state.step, batch)
       target = self.agree(self.answer(teacher_params, seen),
@@ -166,7 +170,7 @@ class Lesson:
           state.params, target, seen)
       return (loss, grads, averages), (logits, target, seen[teaching.LABELS])
 
-    (loss, grads, averages), (logits, target, labels) = in_parts(
+    (loss, grads, averages), (logits, target, share) = in_parts(
         study, self.accumulate)(batch)
     grads = parallel.mean(grads)
     after, updates = pupil.update(state, grads, averages)
@@ -174,10 +178,17 @@ class Lesson:
     scalars = {'loss': loss, 'entropy_student': losses.entropy(logits).mean(),
                'entropy_teacher': losses.entropy(target).mean()}
     if self.labelled:
-      labels = jnp.log(labels)
-      scalars['task_loss_student'] = losses.xent(logits, labels).mean()
-      scalars['task_loss_teacher'] = losses.xent(target, labels).mean()
+      # A mixture with an image of unknown label has no label either.
+      known = jnp.sum(share, axis=-1) > .999
+      scalars['known'] = known.mean()
+      for who, answer in (('student', logits), ('teacher', target)):
+        task_loss = losses.xent(answer, jnp.log(share))
+        scalars[f'task_loss_{who}'] = jnp.where(known, task_loss, 0.).mean()
     scalars = parallel.mean(scalars)
+    if self.labelled:
+      known = scalars.pop('known')
+      for who in ('student', 'teacher'):
+        scalars[f'task_loss_{who}'] /= known
     scalars.update(lr=pupil.lr(state.step),
                    l2_grads=optax.tree.norm(grads),
                    l2_params=optax.tree.norm(after.params),

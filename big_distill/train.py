@@ -1,5 +1,6 @@
 """train(): the loop, from a course to a trained student."""
 
+import math
 import time
 
 from absl import logging
@@ -58,6 +59,8 @@ def train(config, workdir, data, writer, preemption=None):
                for name, value in parallel.first(scalars).items()}
         progress.check_finite(step, row, checkpoints)
       if logs:
+        # A mean over no example, as of losses where no label is known.
+        row = {name: x for name, x in row.items() if not math.isnan(x)}
         row['train/epoch'] = step / plan.total * plan.epochs
         row |= pace.measure(step)
         pace.show(step, row)

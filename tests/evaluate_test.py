@@ -96,6 +96,10 @@ def test_examples_without_label_do_not_count():
   assert got['acc@1'] == pytest.approx(want)
 
 
+def test_where_no_example_has_a_label_no_metric_follows():
+  assert run(classification.Evaluator(), 8, np.full(N, -1, np.int32)) == {}
+
+
 def test_fewer_than_five_classes_have_a_top_five():
   logits = {'student': jnp.zeros([2, 3]), 'teacher': jnp.zeros([2, 3])}
   label = jnp.asarray([0, 2])

@@ -153,6 +153,40 @@ def test_step_equals_its_float64_transcription():
     np.testing.assert_allclose(got[name], want, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize('mix', [None, steps.mixup])
+def test_task_losses_are_of_labelled_examples(mix):
+  """Several labels share equally; a mixture with no label has none."""
+  data = batch()
+  hot = np.eye(C, dtype=np.int32)[data['label']]
+  hot[:4] = [1, 1, 0]
+  hot[[5, 6, 20]] = 0
+  tx, step = train_step([teacher()], mix=mix)
+  state = parallel.replicate(steps.init_state(params(0), tx))
+  frozen = parallel.replicate([params(7)])
+
+  def run(label):
+    return parallel.first(step(state, frozen, parallel.split(
+        {**data, 'label': label.astype(np.int32)}))[1])
+
+  x = data['views'][str(VIEW)].reshape(B, -1) / 127.5 - 1
+  share = hot / np.maximum(hot.sum(-1, keepdims=True), 1)
+  if mix:
+    x, share = steps.mixup((x, share), jax.random.fold_in(jax.random.key(0), 0))
+  x, share = np.float64(x), np.float64(share)
+  known = share.sum(-1) > .5 if not mix else share.sum(-1) > .999
+  assert known.sum() == (B - 3 if not mix else B - 5)
+  for who, seed in (('student', 0), ('teacher', 7)):
+    z = x @ np.float64(params(seed)['kernel'])
+    want = -np.sum(share * (z - np.logaddexp.reduce(z, -1, keepdims=True)), -1)
+    np.testing.assert_allclose(run(hot)[f'task_loss_{who}'],
+                               want[known].mean(), rtol=1e-4)
+  one = np.where(np.arange(B) % 3, data['label'], -1)
+  want = run(np.eye(C, dtype=np.int32)[one] * (one >= 0)[:, None])
+  for name, value in run(one).items():
+    np.testing.assert_allclose(value, want[name], rtol=1e-6, err_msg=name)
+    assert np.isfinite(value), name
+
+
 def test_replicas_stay_equal_and_teachers_untouched():
   state, frozen, scalars = run(3, mix=steps.mixup)
   for leaf in jax.tree.leaves((state, scalars)):
