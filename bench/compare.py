@@ -32,8 +32,9 @@ PEAK = 'peak'
 
 def ours(depth, dtype, images):
   """{pass: function that computes it}."""
-  model, params = pretrained.create(seed=0, num_classes=CLASSES, depth=depth,
-                                    size=images.shape[1], dtype=dtype)
+  model, params = pretrained.create(
+      family='bit', num_classes=CLASSES, depth=depth, size=images.shape[1],
+      dtype=dtype)
   return _jitted(lambda params, x: model.apply({'params': params}, x)[0],
                  params, images)
 
@@ -119,7 +120,7 @@ def measure(depth, dtype, size, batch, repeats, calls=1):
   median = {key: seconds for key, (_, seconds) in stopwatch.in_turn(
       {**runs, PEAK: multiply}, calls, repeats).items()}
   peak = operations / median[PEAK]
-  model = pretrained.build(num_classes=CLASSES, depth=depth)
+  model = pretrained.build('bit', num_classes=CLASSES, depth=depth)
   params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
   one = costs.flops(model, params, size)
   work = dict(zip(PASSES, (one, 3 * one)))

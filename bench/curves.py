@@ -59,7 +59,8 @@ def formulas():
 def losses(data, steps, nudge=1):
   """Of the first so many steps: [steps]."""
   config = quickstart.get_config('epochs=80').to_dict()
-  config |= {'student': dict(depth=(1, 1, 1), width=1., size=48), 'evals': {}}
+  config |= {'evals': {}, 'student': dict(
+      family='bit', depth=(1, 1, 1), width=1., size=48)}
   course = course_lib.make(config, data)
   state = parallel.replicate(course.state.replace(params=jax.tree.map(
       lambda x: x * nudge, course.state.params)))

@@ -29,8 +29,8 @@ TEACHERS = {  # Section of a config, photographs, images per batch.
     'caltech12 teacher': (
         dict(init='caltech12 teacher', size=48), 'test', 64),
     'BiT-R50x1, random weights': (
-        dict(random=dict(depth=50), size=224, num_classes=1000), 'test[:32]',
-        8),
+        dict(random=dict(family='bit', depth=50), size=224, num_classes=1000),
+        'test[:32]', 8),
 }
 EXACT, *_ = CHOICES = [*itertools.product(teaching.WEIGHTS, teaching.DTYPES)]
 

@@ -2,14 +2,15 @@
 
 A Source is a split of a dataset, as input/ opens it. Data is what training and
 the tools ask for images: input/pipeline.py has its functions, tools/noise.py
-those that a measurement of speed needs.
+those that a measurement of speed needs. Family is what a file in models/ has.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 import hashlib
 import json
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import flax.linen as nn
 import numpy as np
 
 from big_distill import render
@@ -94,4 +95,40 @@ class Data(Protocol):
       first: int, last: int, votes: int, *, fraction: float = ...,
       reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
     """As many draws of a view as `votes`, of examples first ... last - 1."""
+    ...
+
+
+@runtime_checkable
+class Family(Protocol):
+  """A family of models, which a file in models/ is.
+
+  Flat parameters are {'block1/unit01/conv1/kernel': array}.
+
+  Model: a Flax module whose fields include num_classes; mean and std, what its
+    weights want of pixels (see layers.normalize); dtype, what it computes in;
+    and folded, whether its parameters are those of `fold`. Called with float
+    images [b, h, w, 3] in [-1, 1] and train=False, it returns float32 logits
+    [b, c] and a dict of named intermediates, 'pre_logits' [b, f] and 'logits'
+    among them. Its last layer is named head.
+  PUBLISHED: {name: path, or function that returns it} of checkpoints.
+  LAYOUTS: {name: our flat parameters -> theirs}; 'big_vision' is our own.
+  """
+  Model: type[nn.Module]
+  PUBLISHED: dict[str, str | Callable[[], str]]
+  LAYOUTS: dict[str, Callable[[dict], dict]]
+
+  def fold(self, params: Any) -> Any:
+    """Nested parameters -> those of Model(folded=True), constants folded."""
+    ...
+
+  def to_ours(self, flat: dict) -> dict:
+    """Flat parameters of any layout -> ours; others pass unchanged."""
+    ...
+
+  def recognise(self, flat: dict) -> dict[str, Any] | None:
+    """Arguments of Model that fit flat parameters of any layout, or None."""
+    ...
+
+  def at_size(self, flat: dict, size: int | None = None) -> tuple[dict, int]:
+    """(our flat parameters for images of this size, None: any; the size)."""
     ...

@@ -1,8 +1,8 @@
 """Models from checkpoints, and students to checkpoints.
 
-A family of models is a file in models/; where its weights have been published
-there is a file of the same name in weights/, which knows the published names,
-recognises the family in a checkpoint and speaks its layouts.
+A family of models is a file in models/, which has what contracts.Family says;
+nothing else names it. Where others have published weights of a family, a file
+of the same name in weights/ speaks their layouts.
 """
 
 import pkgutil
@@ -11,21 +11,25 @@ import jax
 import jax.numpy as jnp
 
 from big_distill import cards
+from big_distill import contracts
+from big_distill import models
 from big_distill import params as params_lib
 from big_distill import registry
 from big_distill import torch_files
-from big_distill import weights
 
 HEADS = ('keep', 'drop', 'reshape')
 
 
-def _families():
-  names = [module.name for module in pkgutil.iter_modules(weights.__path__)]
-  return {name: registry.load('weights', name) for name in names}
+def _families() -> dict[str, contracts.Family]:
+  names = [module.name for module in pkgutil.iter_modules(models.__path__)]
+  return {name: registry.load('models', name) for name in names}
 
 
-def build(family='bit', **kwargs):
-  """A model of a family: build('bit', num_classes=10, depth=50)."""
+def build(family='', **kwargs):
+  """A model: build(family='bit', num_classes=10, depth=50)."""
+  if not family:
+    raise ValueError('A model has a family: set family to one of '
+                     f'{", ".join(_families())}.')
   return registry.bind(registry.load('models', family).Model, **kwargs)()
 
 
@@ -58,8 +62,8 @@ def path_of(name):
 def load(file, size=None):
   """(model, params) of a checkpoint: what its card says, or else its names.
 
-  `file` is a path, a gs:// address, or a published name of weights/*.py; what
-  ends with .pth is a state_dict of PyTorch. Then
+  `file` is a path, a gs:// address, or a published name, of PUBLISHED in
+  models/; what ends with .pth is a state_dict of PyTorch. Then
   model.apply({'params': params}, images)[0] gives float32 logits [b, c] for
   float images [b, h, w, 3] in [-1, 1]. Where parameters depend on the size of
   images, they are adapted to `size`; without it, they stay as in the file.
@@ -67,8 +71,8 @@ def load(file, size=None):
   flat = _flat(file)
   described = card(file, flat)
   model = build(described.family, **described.options)
-  family = _families().get(described.family)
-  ours, size = _at_size(family, family.to_ours(flat), size)
+  family = registry.load('models', described.family)
+  ours, size = family.at_size(family.to_ours(flat), size)
   params_lib.check_match(ours, _shapes(model, size), str(file))
   return model, params_lib.unflatten(ours)
 
@@ -161,7 +165,7 @@ def init_from(params, file, head='keep'):
   registry.check("way with a checkpoint's head", head, HEADS)
   wanted = params_lib.flatten(params)
   family = _family_of(wanted)
-  size = _at_size(family, wanted)[1] if family else None
+  size = family.at_size(wanted)[1] if family else None
   given = params_lib.flatten(load(file, size)[1])
   is_head = {name for name in wanted if name.startswith('head/')}
   differs = any(given[name].shape != wanted[name].shape
@@ -184,16 +188,9 @@ def freeze(model, params, dtype=jnp.float32):
 
 
 def _family_of(flat):
-  """The module of weights/ that recognises our flat params, or None."""
+  """The contracts.Family that recognises our flat params, or None."""
   return next((family for family in _families().values()
                if family.recognise(flat)), None)
-
-
-def _at_size(family, flat, size=None):
-  """(flat params that fit images of a size, that size); see weights/vit.py."""
-  if hasattr(family, 'at_size'):
-    return family.at_size(flat, size)
-  return flat, size or 64  # Any will do.
 
 
 def _shapes(model, size):

@@ -23,10 +23,10 @@ def get_config(arg=None):
 
   c.data = dict()
   c.mode = 'funmatch'
-  c.student = dict(depth=_depth(arg.depth), width=arg.width, size=arg.size,
-                   dtype=arg.dtype, remat=arg.remat)
+  c.student = dict(family='bit', depth=_depth(arg.depth), width=arg.width,
+                   size=arg.size, dtype=arg.dtype, remat=arg.remat)
   c.teachers = dict(teacher=dict(
-      random=dict(depth=_depth(arg.teacher_depth or arg.depth),
+      random=dict(family='bit', depth=_depth(arg.teacher_depth or arg.depth),
                   width=arg.teacher_width or arg.width),
       size=arg.teacher_size or arg.size, dtype=arg.dtype, weights='float32'))
   c.optim = dict(name=arg.optim, lr=1e-3, wd=1e-4)

@@ -213,7 +213,7 @@ def tiny(c):
         teacher.size = c.student.size + 8 * (teacher.size != size)
         if teacher.init != BUNDLED:
           del teacher.init
-          teacher.random = dict(depth=(1, 1), width=0.125)
+          teacher.random = dict(family='bit', depth=(1, 1), width=0.125)
 
     datasets = [c.data, *c.data.get('parts', {}).values()]
     for each in c.evals.values():

@@ -195,7 +195,7 @@ def test_the_largest_batch_fits_and_few_are_tried(cost, want):
 def test_the_largest_batch_is_of_whole_groups_and_a_step_of_it_runs():
   config = dict(
       data={}, mode='funmatch', mixup=dict(group=4),
-      batch_size=32, total_steps=9, student=dict(size=8, depth=(1,), width=.125),
+      batch_size=32, total_steps=9, student=dict(family='bit', size=8, depth=(1,), width=.125),
       teachers=dict(labels=dict(labels=True)), loss=dict(name='xent'),
       optim=dict(name='sgd', lr=1e-3))
   limit = 500_000
@@ -226,7 +226,7 @@ def test_flops_are_two_per_multiply_add():
 
 
 def test_flops_of_a_published_model():
-  model = pretrained.build(num_classes=1000, depth=50)
+  model = pretrained.build('bit', num_classes=1000, depth=50)
   image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
   params = jax.eval_shape(model.init, jax.random.key(0), image)['params']
   # He et al. count 3.8 G multiply-adds with strides in 1x1 convolutions; with

@@ -173,7 +173,7 @@ def test_parameters_are_as_many_as_published(variant, blocks, parameters):
   for norm, given in (('bn', flat), ('gn', {
       name: leaf for name, leaf in flat.items()
       if not params_lib.is_average(name)})):
-    assert weights.recognise(given) == dict(variant=variant, norm=norm,
+    assert efficientnet_lite.recognise(given) == dict(variant=variant, norm=norm,
                                             num_classes=1000)
 
 
@@ -181,7 +181,7 @@ def test_no_other_family_is_taken_for_it():
   model = pretrained.build('mobilenet_v3', num_classes=3, norm='bn')
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
-  assert weights.recognise(params_lib.flatten(shapes)) is None
+  assert efficientnet_lite.recognise(params_lib.flatten(shapes)) is None
 
 
 def test_a_bad_variant_is_named_with_its_neighbour():

@@ -108,7 +108,7 @@ def our_group_norm(x, scale, bias):
 def tiny():
   """(model, flat random parameters, images, cotangent of the logits)."""
   rng = np.random.default_rng(0)
-  model = pretrained.build(num_classes=CLASSES, depth=DEPTH, width=.5)
+  model = pretrained.build('bit', num_classes=CLASSES, depth=DEPTH, width=.5)
   images = rng.uniform(-1, 1, (2, 37, 50, 3)).astype(np.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
   flat = {}
@@ -383,7 +383,7 @@ def test_bfloat16_model_is_close_and_answers_in_float32(
     (152, 2, {1000: 236_335_208, 37: 232_389_797, 101: 232_652_005,
               102: 232_656_102, 397: 233_864_717, 21_843: 321_728_979})])
 def test_parameters_are_as_many_as_published(depth, width, counts):
-  model = pretrained.build(num_classes=1000, depth=depth, width=width)
+  model = pretrained.build('bit', num_classes=1000, depth=depth, width=width)
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
   assert shapes['head']['kernel'].shape == (2048 * width, 1000)
@@ -394,7 +394,7 @@ def test_parameters_are_as_many_as_published(depth, width, counts):
 
 
 def test_a_new_model_has_no_opinion_and_is_a_function_of_its_seed():
-  model, params = pretrained.create(seed=1, num_classes=3, depth=[1],
+  model, params = pretrained.create(family='bit', seed=1, num_classes=3, depth=[1],
                                     width=.125, size=16)
   new = params_lib.flatten(params)
   # Random numbers take seconds to optimise and a moment to draw.
@@ -432,6 +432,6 @@ def test_an_impossible_depth_is_named(depth, message):
 
 def test_a_misspelt_option_of_a_model_is_named_with_its_neighbour():
   with pytest.raises(ValueError, match="'depht'; did you mean depth"):
-    pretrained.build(num_classes=3, depht=50)
+    pretrained.build('bit', num_classes=3, depht=50)
   with pytest.raises(ValueError, match="no model 'bitt'; did you mean bit"):
     pretrained.build('bitt', num_classes=3)

@@ -1,7 +1,12 @@
 """Names that exist are found, others name their neighbours."""
 
+import dataclasses
+import pathlib
+
 import pytest
 
+import big_distill
+from big_distill import contracts
 from big_distill import registry
 
 
@@ -14,6 +19,22 @@ from big_distill import registry
 def test_plugins_are_found_by_file_name(folder, names):
   for name in names:
     assert registry.load(folder, name).__name__.endswith(f'{folder}.{name}')
+
+
+def test_a_file_of_models_is_a_family():
+  """All that the package asks of one; no family is named elsewhere."""
+  package = pathlib.Path(big_distill.__file__).parent
+  names = [file.stem for file in package.glob('models/[a-z]*.py')]
+  for name in names:
+    family = registry.load('models', name)
+    assert isinstance(family, contracts.Family), name
+    assert 'big_vision' in family.LAYOUTS
+    fields = {field.name for field in dataclasses.fields(family.Model)}
+    assert {'num_classes', 'mean', 'std', 'dtype', 'folded'} <= fields, name
+  for file in package.rglob('*.py'):
+    if file.parent.name not in ('models', 'weights'):
+      for name in names:
+        assert f'models import {name}' not in file.read_text(), file
 
 
 def test_the_nearest_names_are_offered():

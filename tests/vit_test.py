@@ -15,7 +15,6 @@ from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
 from big_distill.models import vit
-from big_distill.weights import vit as weights
 
 CLASSES, PATCH = 5, 4
 TINY = dict(family='vit', variant=f'mu/{PATCH}', width=16, depth=2, heads=2,
@@ -198,7 +197,7 @@ def test_what_a_model_is_is_read_off_the_shapes(choice):
   shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(
       (1, side, side, 3), jnp.float32))['params']
   plain = dict(num_classes=7, pool='gap', posemb='learn', rep_size=0)
-  assert weights.recognise(params_lib.flatten(shapes)) == plain | choice
+  assert vit.recognise(params_lib.flatten(shapes)) == plain | choice
 
 
 def test_published_names_are_files():
@@ -286,7 +285,7 @@ def test_positions_are_resized_as_big_vision_does(old, new):
   grid = np.float32(np.random.default_rng(4).normal(size=(old, old, 6)))
   flat = {'embedding/kernel': np.zeros([8, 8, 3, 6]),
           'pos_embedding': grid.reshape(1, old * old, 6)}
-  got, size = weights.at_size(flat, 8 * new)
+  got, size = vit.at_size(flat, 8 * new)
   want = scipy.ndimage.zoom(grid, (new / old, new / old, 1), order=1)
   assert size == 8 * new and got['pos_embedding'].dtype == np.float32
   np.testing.assert_allclose(got['pos_embedding'][0], want.reshape(-1, 6),

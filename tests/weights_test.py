@@ -9,9 +9,8 @@ import big_distill
 from big_distill import cards
 from big_distill import params as params_lib
 from big_distill import pretrained
-from big_distill.models import mobilenet_v3 as mobilenet_v3_model
-from big_distill.weights import bit
-from big_distill.weights import mobilenet_v3
+from big_distill.models import bit
+from big_distill.models import mobilenet_v3
 
 
 @pytest.fixture(scope='module')
@@ -96,9 +95,8 @@ def test_family_size_and_classes_are_read_off_the_shapes(depth, width):
   model = pretrained.build('bit', depth=depth, width=width, num_classes=7)
   shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(
       (1, 32, 32, 3), np.float32))['params']
-  from big_distill.models import bit as model_lib
   assert bit.recognise(params_lib.flatten(shapes)) == dict(
-      depth=model_lib.units(depth), width=width, num_classes=7)
+      depth=bit.units(depth), width=width, num_classes=7)
 
 
 def test_the_bundled_teacher_is_one_of_the_published(tmp_path):
@@ -276,7 +274,7 @@ def test_counts_of_batches_are_left_behind(torchvision, tmp_path):
 
 @pytest.mark.parametrize('variant', ['large', 'small'])
 def test_width_of_a_mobilenet_is_the_shortest_that_makes_its_channels(variant):
-  plan = mobilenet_v3_model.plan
+  plan = mobilenet_v3.plan
   for width in (.125, .25, .35, .5, .75, 1., 1.25, 2., 1 / 3, .0237, .777):
     rows, features = plan(variant, width)
     flat = {'stem/kernel': np.zeros(1), 'head/kernel': np.zeros((1, 7)),

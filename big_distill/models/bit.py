@@ -9,13 +9,16 @@ is in layers.py.
 """
 
 from collections.abc import Sequence
+import re
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from big_distill.ops import layers
+from big_distill.weights import bit as weights
 
 UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
     26: (2, 2, 2, 2),
@@ -73,6 +76,31 @@ def fold(params):
     is_conv = names[-1] == 'kernel' and names[-2].startswith('conv')
     return standardize(value) if is_conv else value
   return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
+
+
+def recognise(flat):
+  """Arguments of Model that fit these names of either layout, or None."""
+  flat = to_ours(flat)
+  root, head = (np.shape(flat.get(name, 0.))
+                for name in ('root_block/conv_root/kernel', 'head/kernel'))
+  if not root or not head:
+    return None
+  depth = []
+  while True:
+    found = re.compile(rf'block{len(depth) + 1}/unit\d+/conv1/kernel').fullmatch
+    units = sum(bool(found(name)) for name in flat)
+    if not units:
+      break
+    depth.append(units)
+  return dict(depth=tuple(depth), width=root[-1] / 64, num_classes=head[-1])
+
+
+def at_size(flat, size=None):
+  """(flat, size): the parameters fit images of any size."""
+  return flat, size or 64
 
 
 def zero_pad_max_pool(x):

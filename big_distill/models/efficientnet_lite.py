@@ -9,14 +9,17 @@ original's training tricks (Beyer et al., 2022, arXiv 2106.05237).
 
 import functools
 import math
+import re
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from big_distill import params as params_lib
 from big_distill import registry
 from big_distill.models import mobilenet_v3
 from big_distill.ops import layers
+from big_distill.weights import efficientnet_lite as weights
 
 ROWS = (  # Repeats, kernel, stride, expansion, channels out; lite0's.
     (1, 3, 1, 1, 16),
@@ -55,6 +58,36 @@ def plan(variant: str) -> tuple[mobilenet_v3.Row, ...]:
                                    stride if first else 1))
       c = out
   return tuple(rows)
+
+
+LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
+
+
+def recognise(flat):
+  """Arguments of Model that fit these names of either layout, or None."""
+  flat = to_ours(flat)
+  needed = ('stem/kernel', 'block01/depthwise/kernel', 'top/kernel',
+            'head/kernel')
+  if any(name not in flat for name in needed) or 'pre_logits/kernel' in flat:
+    return None
+  kernels = {name: leaf.shape[-1] for name, leaf in flat.items()
+             if re.fullmatch(r'block\d+/(depthwise|project)/kernel', name)}
+
+  def distance(variant):
+    """How many kernels would be missing, superfluous, or of other shape."""
+    wanted = {f'block{i:02d}/{part}/kernel': c for i, row in enumerate(
+        plan(variant), 1)
+              for part, c in (('depthwise', row.mid), ('project', row.out))}
+    return len(wanted.items() ^ kernels.items())
+
+  return dict(variant=min(VARIANTS, key=distance),
+              norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
+              num_classes=flat['head/kernel'].shape[-1])
+
+
+def at_size(flat, size=None):
+  """(flat, size): the parameters fit images of any size."""
+  return flat, size or 64
 
 
 class Model(nn.Module):

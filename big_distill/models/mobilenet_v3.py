@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
+from big_distill import params as params_lib
 from big_distill import registry
 from big_distill.ops import layers
+from big_distill.weights import mobilenet_v3 as weights
 
 
 class Row(NamedTuple):
@@ -88,6 +91,49 @@ def fold(params):
     return dict(zip(('scale', 'bias'), layers.multiply_add(**params)))
   return {name: fold(child) if isinstance(child, dict) else child
           for name, child in params.items()}
+
+
+LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
+
+
+def recognise(flat):
+  """Arguments of Model that fit these names of either layout, or None."""
+  theirs = weights.STEM in flat
+  flat = to_ours(flat)
+  needed = ('stem/kernel', 'block01/depthwise/kernel', 'pre_logits/kernel',
+            'head/kernel')
+  if any(name not in flat for name in needed):
+    return None
+  variants = {name: len(rows) for name, (rows, _) in VARIANTS.items()}
+  depth = weights.depth(flat)
+  variant = min(variants, key=lambda name: abs(variants[name] - depth))
+  return dict(variant=variant, width=_width(variant, flat),
+              norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
+              num_classes=flat['head/kernel'].shape[-1],
+              **(weights.INPUT if theirs else {}))
+
+
+def _width(variant, flat):
+  """The shortest number of those that make these channels."""
+  features = flat['pre_logits/kernel'].shape[-1]
+  channels = [np.shape(flat.get(f'block{i + 1:02d}/{part}/kernel'))[-1:]
+              for i in range(weights.depth(flat))
+              for part in ('depthwise', 'project')]
+
+  def fits(width):
+    rows, last = plan(variant, width)
+    return last == features and channels == [
+        (c,) for row in rows for c in (row.mid, row.out)]
+
+  near = features / VARIANTS[variant][1]
+  widths = sorted((round(near + 1e-4 * n, 4) for n in range(-100, 101)),
+                  key=lambda width: (len(f'{width:g}'), abs(width - near)))
+  return next(filter(fits, widths), near)
+
+
+def at_size(flat, size=None):
+  """(flat, size): the parameters fit images of any size."""
+  return flat, size or 64
 
 
 class Conv(nn.Module):

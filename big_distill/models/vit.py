@@ -18,6 +18,7 @@ import numpy as np
 
 from big_distill import registry
 from big_distill.ops import layers
+from big_distill.weights import vit as weights
 
 
 class Shape(NamedTuple):
@@ -62,6 +63,33 @@ def decode(variant, **numbers):
 def fold(params):
   """A ViT has no constants to fold: its parameters as they are."""
   return params
+
+
+LAYOUTS, PUBLISHED = weights.LAYOUTS, weights.PUBLISHED
+to_ours, at_size = weights.to_ours, weights.at_size
+
+
+def recognise(flat):
+  """Arguments of Model that fit these names of either layout, or None."""
+  flat = to_ours(flat)
+  block = 'Transformer/encoderblock_0/'
+  patch, query, mlp, head, rep = (np.shape(flat.get(name, 0.)) for name in (
+      'embedding/kernel', block + 'MultiHeadDotProductAttention_0/query/kernel',
+      block + 'MlpBlock_0/Dense_0/kernel', 'head/kernel', 'pre_logits/kernel'))
+  if [len(each) for each in (patch, query, mlp, head)] != [4, 3, 2, 2]:
+    return None
+  blocks = {name.split('/')[1] for name in flat
+            if name.startswith('Transformer/encoderblock_')}
+  shape = Shape(patch[-1], len(blocks), query[1], mlp[-1])
+  # Numbers that no name has are given, and mu then carries only the patch.
+  named = [name for name, known in VARIANTS.items() if known == shape]
+  pool = ('tok' if 'cls' in flat else
+          'map' if 'MAPHead_0/probe' in flat else 'gap')
+  return dict(
+      num_classes=head[-1], variant=f'{(named or ["mu"])[0]}/{patch[0]}',
+      **({} if named else shape._asdict()), pool=pool,
+      posemb='learn' if 'pos_embedding' in flat else 'sincos2d',
+      rep_size=rep[-1] if rep else 0)
 
 
 def sincos2d(h, w, width):

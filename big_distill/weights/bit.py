@@ -14,8 +14,6 @@ those of the original TensorFlow release, which the FunMatch release uses too:
 import pathlib
 import re
 
-import numpy as np
-
 _DATA = pathlib.Path(__file__).parent.parent / 'data'
 _DISTILL = 'gs://bit_models/distill/'
 _BIT = 'gs://bit_models/'
@@ -91,20 +89,3 @@ def _to_big_transfer(flat):
 
 
 LAYOUTS = {'big_vision': dict, 'big_transfer': _to_big_transfer}
-
-
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
-  flat = to_ours(flat)
-  root, head = (np.shape(flat.get(name, 0.))
-                for name in ('root_block/conv_root/kernel', 'head/kernel'))
-  if not root or not head:
-    return None
-  depth = []
-  while True:
-    found = re.compile(rf'block{len(depth) + 1}/unit\d+/conv1/kernel').fullmatch
-    units = sum(bool(found(name)) for name in flat)
-    if not units:
-      break
-    depth.append(units)
-  return dict(depth=tuple(depth), width=root[-1] / 64, num_classes=head[-1])

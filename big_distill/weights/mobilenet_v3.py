@@ -19,16 +19,13 @@ import re
 
 import numpy as np
 
-from big_distill import params as params_lib
-from big_distill.models import mobilenet_v3
-
 PUBLISHED = {}  # torchvision and TF-slim publish no npz files.
 
 # torchvision/transforms/_presets.py, ImageClassification.
-_MEAN, _STD = (.485, .456, .406), (.229, .224, .225)
+INPUT = dict(mean=(.485, .456, .406), std=(.229, .224, .225))
 
 _PARTS = ('expand', 'depthwise', 'squeeze', 'project')  # Of a block, in order.
-_STEM = 'features.0.0.weight'  # Our name of it is stem/kernel.
+STEM = 'features.0.0.weight'  # Our name of it is stem/kernel.
 _CONV = {'0.weight': 'kernel', '1.weight': 'norm/scale', '1.bias': 'norm/bias',
          '1.running_mean': 'norm/mean', '1.running_var': 'norm/var'}
 _SQUEEZE = {'fc1.weight': 'reduce/kernel', 'fc1.bias': 'reduce/bias',
@@ -53,7 +50,7 @@ def _names(blocks):
 
 def to_ours(flat):
   """Either layout -> our names; what is neither passes through unchanged."""
-  if _STEM not in flat:
+  if STEM not in flat:
     return dict(flat)
   blocks = []
   while True:
@@ -82,7 +79,7 @@ def _to_torchvision(flat):
   blocks = [[part for part in _PARTS
              if any(name.startswith(f'block{i + 1:02d}/{part}/')
                     for name in flat)]
-            for i in range(_depth(flat))]
+            for i in range(depth(flat))]
   names = {ours: theirs for theirs, ours in _names(blocks).items()}
   theirs = {}
   for name, leaf in flat.items():
@@ -97,40 +94,7 @@ def _to_torchvision(flat):
 LAYOUTS = {'big_vision': dict, 'torchvision': _to_torchvision}
 
 
-def _depth(flat):
+def depth(flat):
+  """How many blocks there are, by our names."""
   return sum(bool(re.fullmatch(r'block\d+/depthwise/kernel', name))
              for name in flat)
-
-
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
-  theirs = _STEM in flat
-  flat = to_ours(flat)
-  needed = ('stem/kernel', 'block01/depthwise/kernel', 'pre_logits/kernel',
-            'head/kernel')
-  if any(name not in flat for name in needed):
-    return None
-  variants = {variant: len(rows) for variant, (rows, _)
-              in mobilenet_v3.VARIANTS.items()}
-  variant = min(variants, key=lambda name: abs(variants[name] - _depth(flat)))
-  return dict(variant=variant, width=_width(variant, flat),
-              norm='bn' if any(map(params_lib.is_average, flat)) else 'gn',
-              num_classes=flat['head/kernel'].shape[-1],
-              **(dict(mean=_MEAN, std=_STD) if theirs else {}))
-
-
-def _width(variant, flat):
-  """The shortest number of those that make these channels."""
-  features = flat['pre_logits/kernel'].shape[-1]
-  channels = [np.shape(flat.get(f'block{i + 1:02d}/{part}/kernel'))[-1:]
-              for i in range(_depth(flat)) for part in ('depthwise', 'project')]
-
-  def fits(width):
-    rows, last = mobilenet_v3.plan(variant, width)
-    return last == features and channels == [
-        (c,) for row in rows for c in (row.mid, row.out)]
-
-  near = features / mobilenet_v3.VARIANTS[variant][1]
-  widths = sorted((round(near + 1e-4 * n, 4) for n in range(-100, 101)),
-                  key=lambda width: (len(f'{width:g}'), abs(width - near)))
-  return next(filter(fits, widths), near)
