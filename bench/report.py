@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/speed.md, from the CSVs of this folder.
+"""Writes the tables of README.md and docs/, from the CSVs of this folder.
 
   python -m bench.report
 
@@ -11,7 +11,7 @@ import re
 
 HERE = os.path.dirname(__file__)
 PAGES = [os.path.join(os.path.dirname(HERE), page)
-         for page in ('README.md', 'docs/speed.md')]
+         for page in ('README.md', 'docs/speed.md', 'docs/topk.md')]
 PLACE = re.compile(r'(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)', re.DOTALL)
 
 
@@ -63,6 +63,23 @@ class _Missing:
     return '-'
 
 
+def losses_kept(rows):
+  """rows -> errors of KL and of gradient, kept logits down, temperature across.
+
+  Of the trained student and mixed images, which come nearest to the end of a
+  distillation by the paper's recipe.
+  """
+  rows = [row for row in rows
+          if row['student'] == 'trained' and row['mixed'] == '1']
+  cells = {(row['kept'], row['t']):
+           f'{float(row["kl_error"]):.2g} / {float(row["gradient_error"]):.2g}'
+           for row in rows}
+  size = {row['kept']: row['bytes'] for row in rows}
+  heats = list(dict.fromkeys(row['t'] for row in rows))
+  return [['logits kept', 'bytes', *(f't = {float(t):g}' for t in heats)]] + [
+      [kept, size[kept], *(cells[kept, t] for t in heats)] for kept in size]
+
+
 MADE = 'jax {jax}, commit {commit}, `bench/{name}.csv`.'
 TABLES = {  # Name of a CSV: its table, and what is said below.
     'models': (
@@ -85,6 +102,11 @@ TABLES = {  # Name of a CSV: its table, and what is said below.
                   'ms': '{ms}'}),
         'Against the exact teacher, on photographs; forward of one batch, {cpus} '
         'CPU cores, ' + MADE),
+    'topk': (
+        losses_kept,
+        'Error of the KL / of its gradient, relative to all logits in float64, of '
+        '{teacher} and a trained student (EfficientNet-Lite0), on {photographs} '
+        'mixed inception crops of Caltech-101; ' + MADE),
     'scaling': (
         listed(**{'processes x devices': '{processes} x {devices_each}',
                   'batch': '{batch}', 'images/s': '{images_per_s:,.0f}',

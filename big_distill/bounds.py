@@ -19,7 +19,7 @@ def check(name: str, value: Any, *, least: float | None = None,
   fits = (isinstance(value, numbers.Real) and math.isfinite(value)
           and (least is None or value >= least)
           and (above is None or value > above)
-          and (not whole or value == int(value)))
+          and (not whole or float(value).is_integer()))
   if not fits:
     kind = 'whole' if whole else 'finite'
     bound = (f', {least:g} or more' if least is not None

@@ -9,7 +9,8 @@ L is convex and smooth, and L'(b) is the mean of x under the tail's softmax at
 temperature t. Both are kept, exactly, at the temperatures of NODES; between
 them a cubic has these values and slopes. So temperature need not be known when
 an answer is stored, and loss and gradient know what the tail weighs: a softmax
-over the k classes alone would not.
+over the k classes alone would not. How the tail is shared among its classes is
+lost: docs/topk.md says what that costs.
 
 Logits have no absolute offset. They are kept relative to the largest one,
 which float16 then rounds least where probability is most.
@@ -21,8 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-DENSE = 256  # Up to so many classes all logits are kept.
-K = 32  # Otherwise so many, see bench/topk.csv.
 NODES = (10., 5., 2., 1.)  # Temperatures; the paper compares these.
 _B = 1 / np.asarray(NODES, np.float32)  # Ascending.
 
@@ -38,11 +37,6 @@ class TopK(NamedTuple):
   tail: jax.Array  # float32 [b, 2, 4].
 
 
-def default_k(c):
-  """How many logits to keep of c classes; None: all, as an array [b, c]."""
-  return None if c <= DENSE else K
-
-
 def _index_dtype(c):
   return np.dtype('uint16' if c <= 2**16 else 'uint32')
 
@@ -55,7 +49,7 @@ def bytes_per_answer(c, k=None, dtype='float16'):
   return k * (size + _index_dtype(c).itemsize) + 2 * len(NODES) * 4
 
 
-def compress(logits, k=K, dtype='float16'):
+def compress(logits, k, dtype='float16'):
   """Logits [b, c], or log-probs, which may be -inf -> TopK of k classes."""
   c = logits.shape[-1]
   if not 1 <= k <= c:
@@ -67,6 +61,16 @@ def compress(logits, k=K, dtype='float16'):
   tail = jax.vmap(_tail_at, in_axes=(None, 0), out_axes=-1)(
       _without(x, classes), jnp.asarray(_B))
   return TopK(values.astype(dtype), classes.astype(_index_dtype(c)), tail)
+
+
+def dense(logits, dtype='float16'):
+  """All logits [b, c], in few bytes: relative to the largest one, of dtype.
+
+  float32 keeps them as they are, to the bit.
+  """
+  if jnp.dtype(dtype) == logits.dtype:
+    return logits
+  return (logits - jnp.max(logits, axis=-1, keepdims=True)).astype(dtype)
 
 
 def _without(x, classes):

@@ -182,8 +182,16 @@ def test_an_answer_has_as_many_bytes_as_said():
     assert sum(x.nbytes for x in kept) == 3 * topk.bytes_per_answer(c, k, dtype)
     assert (kept.classes[0] == jnp.arange(k)).all()
   assert topk.bytes_per_answer(12) == 24 and topk.bytes_per_answer(102) == 204
-  assert topk.bytes_per_answer(1000, topk.default_k(1000)) <= 160
-  assert topk.default_k(256) is None
+  assert topk.bytes_per_answer(1000, 32) == 160
+
+
+def test_all_logits_are_kept_relative_to_the_largest():
+  x = f32(ANSWERS['far from zero'])
+  assert (topk.dense(x, 'float32') == x).all()
+  half = topk.dense(x)
+  assert half.dtype == jnp.float16 and (half.max(axis=-1) == 0).all()
+  # As they are, logits near 1000 would be a quarter off.
+  np.testing.assert_allclose(half, x - x.max(axis=-1, keepdims=True), rtol=1e-3)
 
 
 def test_what_cannot_be_kept_or_told_is_refused():

@@ -10,6 +10,7 @@ from bench import images as images_bench
 from bench import plain_flax
 from bench import report
 from bench import scaling
+from bench import topk as topk_bench
 from big_distill import params as params_lib
 from big_distill.input import crops
 from big_distill.models import bit
@@ -132,3 +133,19 @@ def test_pages_say_what_was_measured(page):
 def test_every_table_is_on_a_page():
   text = ''.join(open(page).read() for page in report.PAGES)
   assert {name for _, name, _ in report.PLACE.findall(text)} == {*report.TABLES}
+
+
+def test_errors_of_kept_logits_are_of_the_buckets_and_of_nothing_else():
+  rng = np.random.default_rng(0)
+  teacher, student = rng.normal(size=(2, 4, 50)) * 2
+  kept = {k: {name: float(x) for name, x in topk_bench.measure(
+      jnp.asarray(teacher, jnp.float32), student, k, 2.).items()}
+          for k in (8, 50, None)}
+  # float16 is 2^-11 off relatively; gradients are smaller than what they are of.
+  assert max(row['stored_error'] for row in kept.values()) < .005
+  assert kept[8]['gradient_error'] > .05 and kept[8]['kl_error'] > .05
+  for all_of_them in (kept[50], kept[None]):
+    assert all_of_them['gradient_error'] < .005 > all_of_them['kl_error']
+    assert all_of_them['renormalised_error'] == pytest.approx(0, abs=1e-9)
+  # The tail's classes get no gradient, the others too much.
+  assert kept[8]['renormalised_error'] > kept[8]['gradient_error']
