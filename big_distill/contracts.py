@@ -34,6 +34,8 @@ class Source(NamedTuple):
     of the examples; those of TFDS sets also change with the length of any
     record. Equal on all machines, wherever the dataset lies.
   resident: whether devices are to hold its images (see `Data.hold`).
+  as_shown: whether encoded images are decoded as a viewer shows them, see
+    input/images.py, in place of as TensorFlow does.
   """
   title: str
   num_examples: int
@@ -43,6 +45,7 @@ class Source(NamedTuple):
   parts: tuple[tuple[int, int], ...]
   fingerprint: str
   resident: bool = False
+  as_shown: bool = False
 
 
 def fingerprint(*facts: Any) -> str:

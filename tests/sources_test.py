@@ -44,22 +44,16 @@ def folder(root, names):
   return f'folder:{root}'
 
 
-@pytest.fixture(scope='module')
-def shards(tmp_path_factory):
-  """A prepared dataset 'dots' of 20 images in 3 shards: its data_dir."""
-  root = tmp_path_factory.mktemp('tfds')
+def prepare(root, features, example, lengths):
+  """Prepares a dataset 'dots' of example(i) in shards: its data_dir."""
   path = root / 'dots' / '1.0.0'
   path.mkdir(parents=True)
-  features = tfds.features.FeaturesDict({
-      'image': tfds.features.Image(encoding_format='jpeg'),
-      'label': tfds.features.ClassLabel(names=['a', 'b'])})
-  lengths, first = [9, 4, 7], 0
+  features, first = tfds.features.FeaturesDict(features), 0
   for shard, length in enumerate(lengths):
-    name = path / f'dots-train.tfrecord-{shard:05d}-of-00003'
+    name = path / f'dots-train.tfrecord-{shard:05d}-of-{len(lengths):05d}'
     with tf.io.TFRecordWriter(str(name)) as writer:
       for i in range(first, first + length):
-        writer.write(features.serialize_example(
-            {'image': jpeg(i), 'label': i % 2}))
+        writer.write(features.serialize_example(example(i)))
     first += length
   tfds.folder_dataset.write_metadata(
       data_dir=str(path), features=features, check_data=False,
@@ -69,6 +63,19 @@ def shards(tmp_path_factory):
               dataset_name='dots', data_dir=str(path), split='train',
               filetype_suffix='tfrecord'))])
   return str(root)
+
+
+LABEL = tfds.features.ClassLabel(names=['a', 'b'])
+IMAGE = tfds.features.Image(encoding_format='jpeg')
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+  """A prepared dataset 'dots' of 20 images in 3 shards: its data_dir."""
+  return prepare(tmp_path_factory.mktemp('tfds'),
+                 {'image': IMAGE, 'label': LABEL},
+                 lambda i: {'image': jpeg(i), 'label': i % 2},
+                 [9, 4, 7])
 
 
 def test_the_bundled_photographs_are_found():
@@ -489,6 +496,53 @@ def test_other_formats_of_tfds_are_refused(shards, tmp_path):
       if name == 'dataset_info.json' else data))
   with pytest.raises(ValueError, match='prepared as .riegeli.; known: tfrec'):
     sources.load('dots', 'train', shards)
+
+
+def test_features_of_any_name_are_found(tmp_path):
+  data_dir = prepare(
+      tmp_path, {'photo': IMAGE, 'kind': LABEL, 'depth': tfds.features.Tensor(
+          shape=(2, 2), dtype=np.float32)},
+      lambda i: {'photo': jpeg(i), 'kind': i % 2,
+                 'depth': np.zeros((2, 2), np.float32)}, [3])
+  want = [(jpeg(i), i % 2) for i in range(3)]
+  assert read(sources.load('dots', data_dir=data_dir)) == want
+  assert read(sources.load('dots', data_dir=data_dir, image='photo',
+                           label='kind')) == want
+  with pytest.raises(ValueError, match='no image in dots .depth.; .*photo'):
+    sources.load('dots', data_dir=data_dir, image='depth')
+
+
+def test_one_of_several_features_is_asked_for(tmp_path):
+  data_dir = prepare(
+      tmp_path, {'left': IMAGE, 'right': IMAGE, 'shape': LABEL, 'colour': LABEL},
+      lambda i: {'left': jpeg(i), 'right': jpeg(9 - i),
+                 'shape': i % 2, 'colour': 1 - i % 2}, [3])
+  with pytest.raises(ValueError, match='2 features .* data.image=KEY: left, r'):
+    sources.load('dots', data_dir=data_dir)
+  with pytest.raises(ValueError, match='data.label=KEY.*: colour, shape'):
+    sources.load('dots', data_dir=data_dir, image='right')
+  assert read(sources.load('dots', data_dir=data_dir, image='right',
+                           label='colour')) == [
+      (jpeg(9 - i), 1 - i % 2) for i in range(3)]
+  assert sources.load('dots', data_dir=data_dir, image='left',
+                      label=None).classes == ()
+
+
+def test_images_of_floats_are_refused_not_read_as_bytes(tmp_path):
+  data_dir = prepare(
+      tmp_path, {'image': tfds.features.Image(shape=(4, 4, 1), dtype=np.float32)},
+      lambda i: {'image': np.full((4, 4, 1), .5, np.float32)}, [3])
+  with pytest.raises(ValueError, match='Images of dots are float32'):
+    sources.load('dots', data_dir=data_dir)
+
+
+def test_a_set_without_encoded_images_says_what_it_has(tmp_path):
+  data_dir = prepare(
+      tmp_path, {'image': tfds.features.Tensor(shape=(2, 2, 3), dtype=np.uint8)},
+      lambda i: {'image': np.zeros((2, 2, 3), np.uint8)}, [3])
+  with pytest.raises(ValueError, match='0 features that are encoded images; all '
+                     'it has is image'):
+    sources.load('dots', data_dir=data_dir)
 
 
 def test_unknown_options_are_errors():

@@ -54,7 +54,7 @@ def decode(source: Source, limit: float = np.inf
   Stops early, with fewer than n sizes, once there are more bytes than `limit`.
   """
   def flat(image, label):
-    image = reading.pixels(image)
+    image = reading.pixels(source, image)
     return tf.reshape(image, [-1]), tf.shape(image)[:2], label
 
   pixels, sizes, labels = Bytes(), [], []

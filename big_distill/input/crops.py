@@ -10,6 +10,7 @@ import functools
 import tensorflow as tf
 
 from big_distill import views
+from big_distill.input import images
 
 # big_vision's inception_crop; the aspect range is that of the TensorFlow op.
 INCEPTION_AREA = (0.05, 1.0)
@@ -74,11 +75,13 @@ def resize(window, view, flip):
   return tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
-def decode(encoded):
+def decode(encoded, as_shown=False):
   """Any JPEG, PNG, GIF or BMP, of any colour space -> uint8 [h, w, 3].
 
-  But for BMPs with a palette, whose indices TensorFlow takes for shades of grey.
+  As TensorFlow decodes it, or `as_shown` by a viewer, see images.decode.
   """
+  if as_shown:
+    return images.decode(encoded)
   image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
   return tf.ensure_shape(image, [None, None, 3])
 
@@ -169,14 +172,15 @@ def boxes(shown, shape, seed, epoch, index, fraction=views.FRACTION):
 
 
 def render(image, shown, seed, epoch, index, fraction=views.FRACTION,
-           reduced=False):
+           reduced=False, as_shown=False):
   """Every view of an image: {str(view): uint8 [size, size, 3]}.
 
   `image` is encoded (a string) or uint8 [h, w, 3]. It is decoded once, a JPEG
-  only where boxes lie. `reduced` decodes JPEGs at 1/2, 1/4 or 1/8 of their
-  scale, if every box is that many times as high and as wide as its views. That
-  blurs before it samples: on photographs, pixels of bilinear views change by 9
-  to 10 grey levels on average at 1/2 and 13 at 1/4, of views by area by 5 to 8,
+  only where boxes lie. `as_shown` decodes it as a viewer shows it, see
+  images.decode. `reduced` decodes JPEGs at 1/2, 1/4 or 1/8 of their scale, if
+  every box is that many times as high and as wide as its views. That blurs
+  before it samples: on photographs, pixels of bilinear views change by 9 to 10
+  grey levels on average at 1/2 and 13 at 1/4, of views by area by 5 to 8,
   single pixels by 200.
   """
   regions = sorted({view.region for view in shown}, key=str)
@@ -188,14 +192,25 @@ def render(image, shown, seed, epoch, index, fraction=views.FRACTION,
                  for region in regions))
 
   def whole():
-    pixels = decode(image) if image.dtype == tf.string else image
+    pixels = (decode(image, as_shown) if image.dtype == tf.string else image)
     frames, flips = draw(tf.shape(pixels))
     return [cut(pixels, frame) for frame in frames], list(flips)
 
-  def windows():
-    frames, flips = draw(tf.image.extract_jpeg_shape(image))
+  def decode_boxes(frames):
     return (decode_reduced(image, frames, sizes) if reduced
-            else decode_windows(image, frames)), list(flips)
+            else decode_windows(image, frames))
+
+  def windows():
+    shape = tf.image.extract_jpeg_shape(image)
+    if not as_shown:
+      frames, flips = draw(shape)
+      return decode_boxes(frames), list(flips)
+    turned = images.orientation(image)
+    shape = images.turn_shape(shape, turned)
+    frames, flips = draw(shape)
+    pixels = decode_boxes([images.turn_back(frame, shape, turned)
+                           for frame in frames])
+    return [images.turn(each, turned) for each in pixels], list(flips)
 
   pixels, flips = (tf.cond(is_whole_jpeg(image), windows, whole)
                    if image.dtype == tf.string else whole())

@@ -127,7 +127,7 @@ def _shows(source, views, seed, fraction, reduced=False):
   def show(epoch, index):
     image, label = source.fetch(index)
     return {'label': label, 'views': crops.render(
-        image, views, seed, epoch, index, fraction, reduced)}
+        image, views, seed, epoch, index, fraction, reduced, source.as_shown)}
   return show
 
 

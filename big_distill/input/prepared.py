@@ -12,16 +12,18 @@ from big_distill.input import records
 BUNDLED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'data')
 
 
-def source(name: str, split: str, data_dir: str | None,
+def source(name: str, split: str, data_dir: str | None, image: str | None,
            label: str | None) -> Source:
-  """A split of a prepared dataset; `label` is the feature of its labels.
+  """A split of a prepared dataset.
 
-  Raises ValueError for a name, a split or a label that is not there.
+  `image` and `label` are names of features; None finds the only image, and
+  leaves labels out. Raises ValueError for what is not there, and for images
+  whose pixels are not integers.
   """
   info = _builder(name, data_dir).info
   features = info.features
-  if 'image' not in features:
-    raise ValueError(f'{name} has no images, only {", ".join(features)}.')
+  image = _image(name, features, image)
+  label = _label(name, features, label)
   registry.check(f'way to read {name}, prepared as', info.file_format.value,
                  records.FORMATS)
   try:
@@ -32,22 +34,20 @@ def source(name: str, split: str, data_dir: str | None,
     raise ValueError(f'{name} has no split {split!r}; its splits, and how many '
                      f'images they have, are {", ".join(known)}.') from error
   found = records.FORMATS[info.file_format.value](parts)
-  if label not in (None, 'label'):
-    registry.check(f'label in {name}', label, features)
-  classes, several = _classes(features[label] if label in features else None)
+  classes, several = _classes(features[label]) if label else ((), False)
 
   def fetch(index):
     record = tf.numpy_function(found.read, [index], tf.string)
     record = tf.ensure_shape(record, [])
     example = features.deserialize_example(
-        record, decoders={'image': tfds.decode.SkipDecoding()})
+        record, decoders={image: tfds.decode.SkipDecoding()})
     number = example[label] if classes else -1
     if several:
       number = tf.reduce_any(tf.one_hot(number, len(classes), True, False), 0)
-    return example['image'], tf.cast(number, tf.int32)
+    return example[image], tf.cast(number, tf.int32)
 
-  return Source(f'{info.full_name} {split}', found.count, classes, fetch,
-                found.name, ((found.count, 1),), found.fingerprint)
+  return Source(f'{info.full_name} {split}', found.num_records, classes, fetch,
+                found.name, ((found.num_records, 1),), found.fingerprint)
 
 
 def _builder(name, data_dir):
@@ -66,6 +66,41 @@ def _builder(name, data_dir):
   where = data_dir or tfds.core.constants.DATA_DIR
   raise ValueError(f'{name} is not prepared in {where}. To prepare it: '
                    f'tfds build {name} --data_dir={where}')
+
+
+def _image(name, features, image):
+  """The feature that images are in: as asked for, or the only one."""
+  images = [key for key, feature in features.items()
+            if isinstance(feature, tfds.features.Image)]
+  if not image:
+    if 'image' not in images and len(images) != 1:
+      raise ValueError(
+          f'{name} has {len(images)} features that are encoded images; '
+          + (f'choose one by data.image=KEY: {", ".join(sorted(images))}.' if images
+             else f'all it has is {", ".join(features)}.'))
+    image = 'image' if 'image' in images else images[0]
+  registry.check(f'image in {name}', image, images)
+  dtype = tf.as_dtype(features[image].dtype)
+  if not dtype.is_integer:
+    raise ValueError(
+        f'Images of {name} are {dtype.name}, whose black and white are not '
+        'known: prepare the dataset with images of uint8.')
+  return image
+
+
+def _label(name, features, label):
+  """The feature that labels are in, as asked for, or None."""
+  if label != 'label':
+    if label:
+      registry.check(f'label in {name}', label, features)
+    return label
+  if label in features:
+    return label
+  found = [key for key, feature in features.items() if _classes(feature)[0]]
+  if len(found) > 1:
+    raise ValueError(f'{name} has several features of labels; choose one by '
+                     f'data.label=KEY, or None: {", ".join(sorted(found))}.')
+  return found[0] if found else None
 
 
 def _classes(feature):

@@ -48,9 +48,10 @@ def batches(source: Source, then: Callable) -> Iterator[Any]:
     raise blame(source, range(first, last), error) from error
 
 
-def pixels(image: tf.Tensor) -> tf.Tensor:
-  """uint8 [h, w, 3] of an image, whether it is encoded or decoded."""
-  return crops.decode(image) if image.dtype == tf.string else image
+def pixels(source: Source, image: tf.Tensor) -> tf.Tensor:
+  """uint8 [h, w, 3] of an image of a source, be it encoded or decoded."""
+  return (crops.decode(image, source.as_shown) if image.dtype == tf.string
+          else image)
 
 
 def without_corrupt(source: Source) -> Source:
@@ -59,7 +60,7 @@ def without_corrupt(source: Source) -> Source:
     image, _ = source.fetch(index)
     # tf.data drops operations whose results nobody uses: the shape makes it
     # decode the image.
-    return index, tf.shape(crops.decode(image))
+    return index, tf.shape(pixels(source, image))
   dataset = tf.data.Dataset.range(source.num_examples)
   dataset = by_all_cores(dataset, survives).ignore_errors().batch(TOGETHER)
   good = [index for index, _ in dataset.as_numpy_iterator()]
@@ -90,7 +91,7 @@ def blame(source: Source, indices: Iterable[int],
   for index in indices:
     try:
       image, _ = source.fetch(tf.constant(index, tf.int64))
-      pixels(image)
+      pixels(source, image)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as found:
       # Errors of Python functions that a graph calls are here their own.
       reason = re.sub(r'{{.*?}}|\[Op.*', '', str(found)).strip()

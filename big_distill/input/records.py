@@ -26,7 +26,7 @@ class Records(NamedTuple):
   name: number of a record -> what to call it in a message.
   fingerprint: as that of a contracts.Source.
   """
-  count: int
+  num_records: int
   read: Callable[[int], bytes]
   name: Callable[[int], str]
   fingerprint: str

@@ -6,7 +6,7 @@ the pipeline can start anywhere. What it keeps in memory is its `cache`:
 disk when it is asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +26,27 @@ ON_CORRUPT = ('stop', 'skip')
 
 def load(name: str | None = None, split: str = 'train',
          data_dir: str | None = None, cache: str = 'encoded',
-         corrupt: str = 'stop', label: str | None = 'label',
+         corrupt: str = 'stop', image: str | None = None,
+         label: str | None = 'label',
+         classes: str | Sequence[str] | None = None,
+         as_shown: bool | None = None,
          parts: Mapping[str, Mapping[str, Any]] | None = None,
          resident: bool = False) -> Source:
   """Opens `name` ('caltech12', 'folder:PATH') and keeps what `cache` says.
 
-  `label` is the feature that labels are in; label=None leaves them out, since
-  they mean nothing to a student of other classes. `parts`, in place of name, is
-  a mixture: {any: {'name': ..., 'weight': a whole number, and so on}}. With
-  `resident`, training renders on devices that hold all images; the cache then
-  serves whoever fetches, so that 'none' is best.
+  image: the feature that images are in; None finds the only one.
+  label: the feature that labels are in; None leaves them out, since they mean
+    nothing to a student of other classes.
+  classes: in which order folders are numbered: None as texts, 'numeric' as
+    numbers, or a list of their names.
+  as_shown: decodes images as a viewer shows them, see input/images.py. None
+    does for folders and not for sets that TFDS prepared, whose published
+    results are of images as TensorFlow decodes them.
+  parts: in place of a name, a mixture {any: {'name': ..., 'weight': a whole
+    number, and so on}}. Its images are decoded `as_shown` if any part is a
+    folder.
+  resident: training renders on devices that hold all images; the cache then
+    serves whoever fetches, so that 'none' is best.
 
   Raises ValueError for what is not there, empty, or cannot be read.
   """
@@ -43,23 +54,36 @@ def load(name: str | None = None, split: str = 'train',
     raise ValueError('Data is either one name or several parts; given: '
                      f'name={name!r}, parts={parts!r}.')
   if parts:
-    common = dict(split=split, data_dir=data_dir, cache=cache, corrupt=corrupt)
+    if as_shown is None:
+      as_shown = any(_by_path(part['name']) for part in parts.values())
+    common = dict(split=split, data_dir=data_dir, cache=cache, corrupt=corrupt,
+                  as_shown=as_shown)
     return _mix([{**common, **part} for part in parts.values()])._replace(
         resident=resident)
   registry.check('cache', cache, CACHES)
   registry.check("answer to 'corrupt'", corrupt, ON_CORRUPT)
-  if name.startswith('folder:'):
-    source = folders.source(name.removeprefix('folder:'), split)
+  if _by_path(name):
+    source = folders.source(name.removeprefix('folder:'), split, bool(label),
+                            classes, corrupt == 'skip')
+  elif classes:
+    raise ValueError(f'data.classes orders folders; TFDS has numbered those of '
+                     f'{name}. Leave it out.')
   else:
-    source = prepared.source(name, split, data_dir, label)
+    source = prepared.source(name, split, data_dir, image, label)
   if not label:
     source = source._replace(classes=(), fetch=_without_label(source.fetch))
   if not source.num_examples:
     raise ValueError(f'The split {source.title} is empty.')
-  source = source._replace(resident=resident)
+  source = source._replace(
+      resident=resident,
+      as_shown=_by_path(name) if as_shown is None else as_shown)
   if corrupt == 'skip':
     source = reading.without_corrupt(source)
   return caches.KEEP[cache](source)
+
+
+def _by_path(name):
+  return name.startswith('folder:')
 
 
 def _mix(sections):
@@ -69,6 +93,9 @@ def _mix(sections):
     raise ValueError(f'Weights of data.parts are whole numbers from 1; given: '
                      f'{weights}.')
   sources = [registry.bind(load, **section)() for section in sections]
+  if len({source.as_shown for source in sources}) > 1:
+    raise ValueError('Parts of a mixture are decoded alike: set data.as_shown, '
+                     'not that of single parts.')
   sizes = [source.num_examples for source in sources]
   firsts = np.cumsum([0, *sizes[:-1]])
 
@@ -89,7 +116,8 @@ def _mix(sections):
   return Source(title, sum(sizes), (), fetch, name, tuple(zip(sizes, weights)),
                 contracts.fingerprint([
                     [source.fingerprint, weight]
-                    for source, weight in zip(sources, weights)]))
+                    for source, weight in zip(sources, weights)]),
+                as_shown=sources[0].as_shown)
 
 
 def _without_label(fetch):
