@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from big_distill import parallel
 from big_distill import params as params_lib
+from big_distill import runs
 
 ARRAYS, CHECKSUMS = 'default', 'checksums'  # Folders inside a checkpoint.
 
@@ -142,9 +143,10 @@ class Checkpoints:
     if self._manager.latest_step() != step:
       state = parallel.first(replicated)
       sums = checksums(state)
-      self._manager.save(step, force=True, args=ocp.args.Composite(**{
-          ARRAYS: ocp.args.StandardSave(state),
-          CHECKSUMS: ocp.args.JsonSave({'leaves': sums, 'of': _of(sums)})}))
+      with runs.writing(self.path(step)):
+        self._manager.save(step, force=True, args=ocp.args.Composite(**{
+            ARRAYS: ocp.args.StandardSave(state),
+            CHECKSUMS: ocp.args.JsonSave({'leaves': sums, 'of': _of(sums)})}))
 
   def path(self, step: int) -> str:
     return f'{self.folder}/{step}'
@@ -152,13 +154,15 @@ class Checkpoints:
   @property
   def last(self) -> str | None:
     """Path of the newest checkpoint, or None."""
-    self._manager.wait_until_finished()
+    with runs.writing(self.folder):
+      self._manager.wait_until_finished()
     step = self._manager.latest_step()
     return None if step is None else self.path(step)
 
   def close(self) -> None:
     """Waits for what is being written."""
-    self._manager.close()
+    with runs.writing(self.folder):
+      self._manager.close()
 
 
 def checksums(tree: Any) -> dict[str, dict[str, Any]]:

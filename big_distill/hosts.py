@@ -1,77 +1,102 @@
 """Hosts that train as one start together and leave together.
 
-Each host that cannot go on tells the others why, through JAX's coordinator;
-they say so and leave too, wherever they wait. A host that dies without a word
-is missed after GONE seconds, and JAX then ends the others.
+A host that cannot go on tells the others why, through JAX's coordinator; they
+say so and leave too, wherever they wait. A host that dies without a word is
+missed after GONE seconds, and JAX then ends the others.
 """
 
+from collections.abc import Iterator
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
+import traceback
 
 from absl import logging
 import jax
 from jax._src import distributed
 
-START = 300  # Seconds within which all hosts have to have joined.
+START = 300  # Seconds within which all hosts have to join.
 GONE = 30  # Seconds without a sign of life after which a host counts as dead.
-GRACE = 2  # Seconds that a host that leaves gives the others to hear of it.
+GRACE = 3  # Seconds that a host which leaves gives the others to hear of it.
 _LEFT = 'big_distill/left'
 
 
-def join(coordinator: str | None = None, processes: int | None = None,
-         process: int | None = None) -> None:
-  """Joins the other hosts: those named, or those that JAX detects.
+@contextlib.contextmanager
+def joined(coordinator: str | None = None, processes: int | None = None,
+           process: int | None = None) -> Iterator[None]:
+  """Among the other hosts, inside a `with`: those named, or those JAX detects.
 
-  `coordinator` is HOST:PORT of process 0, and each host gets its number among
-  so many `processes`. JAX detects TPU pods, SLURM and Open MPI by itself.
+  `coordinator` is HOST:PORT of process 0; each of `processes` hosts has its
+  number `process`. JAX by itself detects TPU pods, SLURM and Open MPI. What is
+  raised inside ends this program with exit code 1, and all others.
   """
+  _initialize(coordinator, processes, process)
+  done = threading.Event()
+  listener = threading.Thread(target=_listen, args=[done], daemon=True)
+  listener.start()
+  try:
+    yield
+  except BaseException as error:
+    if isinstance(error, ValueError):
+      print(f'Error: {error}', file=sys.stderr)
+    else:
+      traceback.print_exc()
+    done.set()
+    _tell(f'{type(error).__name__}: {error}')
+    os._exit(1)  # JAX would wait for the others, who wait for this host.
+  # A thread that waits inside JAX would abort Python's exit.
+  done.set()
+  listener.join()
+  jax.distributed.shutdown()
+
+
+def _initialize(coordinator, processes, process):
   given = [coordinator, processes, process]
   if any(x is not None for x in given):
     if None in given or ':' not in coordinator:
       raise ValueError(
-          '--coordinator=HOST:PORT, --processes=N and --process=K go together, '
-          f'or not at all; given were {coordinator}, {processes}, {process}.')
+          '--coordinator=HOST:PORT, --processes=N and --process=K go together: '
+          f'given were {coordinator}, {processes} and {process}.')
     if not 0 <= process < processes:
-      raise ValueError(f'--process={process}: processes are numbered from 0 to '
-                       f'{processes - 1} (--processes={processes}).')
+      raise ValueError(f'--process={process}: with --processes={processes} they '
+                       f'are numbered from 0 to {processes - 1}.')
   try:
     jax.distributed.initialize(
         *given, initialization_timeout=START, heartbeat_timeout_seconds=GONE,
         cluster_detection_method='deactivate' if coordinator else None)
-  except Exception as error:  # jaxlib raises its own kinds.
+  except Exception as error:  # jaxlib raises kinds of its own.
     raise ValueError(
-        f'The hosts did not come together within {START} s: '
-        f'{str(error).strip().splitlines()[0]} Start the same command on all, '
-        'and where JAX does not detect them (it knows TPU pods, SLURM and Open '
-        'MPI), say --coordinator=HOST:PORT --processes=N --process=K.'
-    ) from error
-  threading.Thread(target=_listen, daemon=True).start()
+        'The hosts did not come together: '
+        f'{str(error).strip().splitlines()[0]} Start the same command on all '
+        f'within {START} s; where JAX detects no TPU pod, SLURM or Open MPI, '
+        'with --coordinator=HOST:PORT --processes=N --process=K.') from error
 
 
-def tell(why: str) -> None:
-  """Tells the other hosts that this one leaves, and why; for alone, nothing."""
-  client = distributed.global_state.client
-  if client is None:
-    return
-  me = f'{distributed.global_state.process_id} ({socket.gethostname()})'
+def _me():
+  return (f'Host {distributed.global_state.process_id} '
+          f'({socket.gethostname()})')
+
+
+def _tell(why):
+  """Tells the other hosts that this one leaves, and why."""
   with contextlib.suppress(Exception):  # The coordinator may be gone.
-    client.key_value_set(_LEFT, f'Host {me} left: {why}')
+    distributed.global_state.client.key_value_set(_LEFT, f'{_me()} left: {why}')
     time.sleep(GRACE)
 
 
-def _listen():
+def _listen(done):
   """Leaves when another host says that it did."""
-  while (client := distributed.global_state.client) is not None:
+  client = distributed.global_state.client
+  while not done.is_set():
     try:
-      said = client.blocking_key_value_get(_LEFT, 60_000)
-    except Exception:  # A minute without a word; or there is no coordinator.
+      said = client.blocking_key_value_get(_LEFT, 1000)
+    except Exception:  # A second without a word.
       time.sleep(.1)
       continue
-    if not said.startswith(f'Host {distributed.global_state.process_id} '):
+    if not done.is_set():
       logging.error('%s This host leaves too.', said)
-      logging.flush()
+      sys.stderr.flush()
       os._exit(1)  # The main thread may wait for the other host, for ever.
-    return

@@ -17,7 +17,9 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+import jax
 
+from big_distill import course as course_lib
 from big_distill import registry
 from big_distill import runs
 
@@ -39,7 +41,8 @@ class Identity:
   def __init__(self, workdir: str, config: dict[str, Any],
                allow: Iterable[str] = ()) -> None:
     self._workdir, self._allow = workdir, tuple(allow)
-    self._config = json.loads(json.dumps(config))  # Lists, as it is read again.
+    # As it is read again: without tuples.
+    self._config = json.loads(json.dumps(config, default=dict))
     self._before = _read(workdir) if _begun(workdir) else {}
     self._now: dict[str, Any] = {'config': decisive(self._config)}
     self._changes: dict[str, Any] = {}
@@ -71,8 +74,11 @@ class Identity:
         self._changes[name] = [version, now]
 
   def record(self) -> None:
-    """Writes identity.json and config.json, if this run takes any step."""
-    if self._step == self._now['steps']:
+    """Writes identity.json and config.json, if this run takes any step.
+
+    Of several hosts, the first one writes.
+    """
+    if self._step == self._now['steps'] or jax.process_index():
       return
     changes = self._before.get('changes', [])
     if self._changes:
@@ -108,6 +114,14 @@ def decisive(config: dict[str, Any]) -> dict[str, Any]:
   """The flat part of a config that decides results."""
   return {key: value for key, value in runs.flat(config).items()
           if not any(fnmatch.fnmatchcase(key, free) for free in FREE)}
+
+
+def facts(course: course_lib.Course) -> dict[str, Any]:
+  """What is behind the names in a config: the examples, and the teachers."""
+  return {'data.examples': course.source.num_examples,
+          'data.fingerprint': course.source.fingerprint,
+          **{f'teachers.{teacher.name}.checksum': teacher.checksum
+             for teacher in course.room.models}}
 
 
 def versions() -> dict[str, str]:

@@ -38,6 +38,8 @@ class Lock:
     self._done, self._turn = threading.Event(), threading.Lock()
 
   def __enter__(self) -> 'Lock':
+    with runs.writing(self._path):
+      self._path.parent.mkdir(parents=True, exist_ok=True)
     self._refuse_if_held()
     self._beat()
     time.sleep(SETTLE_FAR if '://' in self._workdir else SETTLE)

@@ -4,67 +4,57 @@ Flags, hosts, and the two things that need TensorFlow: images and TensorBoard.
 The rest is train.train.
 """
 
-import os
+import contextlib
 
 from absl import flags
-from etils import epath
 import jax
 from ml_collections import config_flags
 
 from big_distill import command
+from big_distill import hosts
 from big_distill import leaving
+from big_distill import lock
 from big_distill import report
 from big_distill import runs
 from big_distill import train
 
 
-class _NoWriter:
+class _NoWriter(contextlib.nullcontext):
   """Hosts other than the first keep no record."""
   rewind = write = lambda self, *args: None
   read = lambda self: []
-  close = lambda self: None
+  __enter__ = lambda self: self
 
 
 def _distil(flag):
   """Runs the command among its hosts, ready to leave when told to."""
-  if flag.distributed:
-    jax.distributed.initialize()
-  with leaving.Preemption(alone=not flag.distributed) as preemption:
-    _run(flag, preemption)
-
-
-def _run(flag, preemption):
-  """Trains, and prints and saves the result on the first host."""
   workdir = runs.folder(flag.workdir)
-  _check_writable(epath.Path(workdir))
+  several = flag.distributed or flag.coordinator is not None
+  with contextlib.ExitStack() as stack:
+    if several:
+      stack.enter_context(hosts.joined(flag.coordinator, flag.processes,
+                                       flag.process))
+    preemption = stack.enter_context(leaving.Preemption(alone=not several))
+    if jax.process_index() == 0:
+      held = stack.enter_context(lock.Lock(workdir))
+      preemption.release.append(held.release)
+    _run(flag, workdir, preemption)
+
+
+def _run(flag, workdir, preemption):
+  """Trains, and prints and saves the result on the first host."""
   _keep_programs(f'{workdir}/compiled')
 
   pipeline = command.pipeline()
   from big_distill import writers
 
   first = jax.process_index() == 0
-  writer = writers.Writer(workdir) if first else _NoWriter()
-  if first:  # What plots, and a sweep that is taken up again, know it by.
-    runs.save(f'{workdir}/config.json', flag.config.to_dict())
-  try:
-    result = train.train(flag.config, workdir, pipeline, writer, preemption)
-  finally:
-    writer.close()
+  with writers.Writer(workdir) if first else _NoWriter() as writer:
+    result = train.train(flag.config, workdir, pipeline, writer, preemption,
+                         flag.allow_changes)
   if first and result:
     runs.save(f'{workdir}/result.json', result)
     print(report.table(result))
-
-
-def _check_writable(workdir):
-  """Makes the folder, and raises ValueError if nothing can be written there."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / f'.writable-{os.getpid()}'
-    probe.write_text('')
-    probe.unlink()
-  except OSError as error:
-    raise ValueError(f'Cannot write to --workdir={workdir}: {error.strerror}. '
-                     'Choose another folder.') from error
 
 
 def _keep_programs(folder):
@@ -89,8 +79,15 @@ def _define_flags():
   flags.DEFINE_string(
       'workdir', None,
       'Folder of checkpoints and results; resumes what is there.')
-  flags.DEFINE_bool('distributed', False,
-                    'Join the other hosts of a pod or cluster.')
+  flags.DEFINE_list(
+      'allow_changes', [],
+      'Config keys that may differ from the run that the workdir holds.')
+  flags.DEFINE_bool(
+      'distributed', False, 'Join the other hosts of a pod or cluster: those '
+      'that JAX detects, or those of the three flags below.')
+  flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0.')
+  flags.DEFINE_integer('processes', None, 'How many processes there are.')
+  flags.DEFINE_integer('process', None, 'The number of this process, from 0.')
   flags.mark_flags_as_required(['config', 'workdir'])
 
 

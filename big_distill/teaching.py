@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import registry
 from big_distill.ops import int8
@@ -40,6 +41,7 @@ class Teacher(NamedTuple):
   model: Any = None
   sees: Any = LABELS
   recording: str | None = None
+  checksum: str | None = None  # Of the parameters, as they were loaded.
 
   def in_lessons(self):
     """The teacher as students meet it: by its recording, if there is one."""
@@ -108,13 +110,14 @@ def load(name, *, init=None, labels=False, size=None, dtype='float32',
                                       **random)
     params['head']['kernel'] = np.random.default_rng(0).normal(
         size=params['head']['kernel'].shape).astype(np.float32)
+  checksum = params_lib.checksum(params_lib.flatten(params))
   model, params = pretrained.freeze(model, params, jnp.dtype(dtype))
 
   def answer(params, images):
     return forward(model, params, images)[0]
 
   return Teacher(name, answer, WEIGHTS[weights](params), model.num_classes,
-                 size, model, recording=recording)
+                 size, model, recording=recording, checksum=checksum)
 
 
 def consensus(answers, combine='logits', t=1.):

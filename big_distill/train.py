@@ -8,27 +8,33 @@ import jax
 
 from big_distill import cards
 from big_distill import course as course_lib
+from big_distill import identity
 from big_distill import leaving
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import progress
 from big_distill import report
+from big_distill import runs
 from big_distill.durations import due
 
 
-def train(config, workdir, data, writer, preemption=None):
+def train(config, workdir, data, writer, preemption=None, allow=()):
   """Distils as `config` says; returns report.result, or None if preempted.
 
   `data` has the functions of input/pipeline.py; `writer` keeps metrics
   (writers.py). Resumes from the newest checkpoint in workdir, and writes
-  student.npz there at the end. `preemption` says when to leave (leaving.py).
+  student.npz there at the end. `preemption` says when to leave (leaving.py),
+  `allow` which keys may differ from the run in workdir (identity.py).
   """
   preemption = preemption or leaving.Stay()
+  known = identity.Identity(workdir, config, allow)
   course = course_lib.make(config, data)
   plan, feed = course.plan, course.feed
   checkpoints = course.open_checkpoints(f'{workdir}/checkpoints')
   state, resumed = checkpoints.restore_or(course.state)
   start = int(state.step)
+  known.confirm(plan.total, start, identity.facts(course))
+  known.record()
   writer.rewind(start if resumed else -1)
   report.introduce(course, workdir, start)
 
@@ -76,7 +82,9 @@ def train(config, workdir, data, writer, preemption=None):
         return None
 
   checkpoints.close()
-  pretrained.save(f'{workdir}/student.npz', parallel.first(state.params),
-                  course.layout, cards.of(course.room.student,
-                                          size=course.room.size))
+  student = f'{workdir}/student.npz'
+  if jax.process_index() == 0:
+    with runs.writing(student):
+      pretrained.save(student, parallel.first(state.params), course.layout,
+                      cards.of(course.room.student, size=course.room.size))
   return report.result(writer.read(), course)
