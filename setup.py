@@ -32,6 +32,7 @@ setuptools.setup(
         'tensorflow-datasets>=4.9.10',
         'array_record>=0.5',  # One of the two formats that TFDS prepares.
         'pillow>=11.3',  # Images that TensorFlow does not decode.
+        'pyarrow>=17',  # Parquet.
         'google-crc32c>=1.5',  # Checksums of records.
         'importlib_resources',  # tfds' download_and_prepare imports it.
         'tensorboard>=2.20',  # clu's summary writer imports it.

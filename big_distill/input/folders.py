@@ -43,7 +43,7 @@ def source(path: str, split: str, labelled: bool = True,
   Raises ValueError for what is not there or cannot be read.
   """
   title, path = f'folder:{path}', os.path.expanduser(path)
-  if not _is_folder(path):
+  if not is_folder(path):
     raise ValueError(f'{title} is not a folder.')
   roots = _splits(title, path)
 
@@ -54,12 +54,16 @@ def source(path: str, split: str, labelled: bool = True,
             _examples(title, roots[name], skip))]
 
   found = listings.choose(title, split, roots, find, labelled, classes)
-  files = [os.path.join(path, name) for name in found.names]
+  return of_files(f'{title} {split}', path, found)
+
+
+def of_files(title: str, root: str, found: listings.Listing) -> Source:
+  """The source of a Listing of paths below `root`."""
+  files, n = [os.path.join(root, name) for name in found.names], len(found.names)
   paths = tf.constant([os.fsencode(file) for file in files], tf.string)
-  labels, n = tf.constant(found.labels, tf.int32), len(files)
+  labels = tf.constant(found.labels, tf.int32)
   return Source(
-      f'{title} {split}', n, found.classes,
-      lambda i: (tf.io.read_file(paths[i]), labels[i]),
+      title, n, found.classes, lambda i: (tf.io.read_file(paths[i]), labels[i]),
       lambda i: listings.printable(files[i]), ((n, 1),),
       contracts.fingerprint(found.names))
 
@@ -72,11 +76,12 @@ def _ending(file):
   return os.path.splitext(file)[1].lower()
 
 
-def _is_folder(path):
+def is_folder(path: str) -> bool:
+  """Whether a folder is there, locally or remotely."""
   return tf.io.gfile.isdir(path) if '://' in path else os.path.isdir(path)
 
 
-def _names(path):
+def names(path: str) -> list[str]:
   """What is in a folder, but for what systems leave there."""
   names = ([name.rstrip('/') for name in tf.io.gfile.listdir(path)]
            if '://' in path else os.listdir(path))
@@ -85,8 +90,8 @@ def _names(path):
 
 def _folders(path):
   """Names of the folders in a folder."""
-  return [name for name in _names(path) if _ending(name) not in READ | REFUSED
-          and _is_folder(os.path.join(path, name))]
+  return [name for name in names(path) if _ending(name) not in READ | REFUSED
+          and is_folder(os.path.join(path, name))]
 
 
 def _splits(title, path):
@@ -114,7 +119,7 @@ def _splits(title, path):
 
 
 def _has_images(path):
-  return any(_ending(name) in READ | REFUSED for name in _names(path))
+  return any(_ending(name) in READ | REFUSED for name in names(path))
 
 
 def _named_splits(title, place):
@@ -196,23 +201,11 @@ def _walk(root):
 
 def _readable(title, root, files, skip):
   """The files that are images; says which are left out, by their endings."""
-  read = [file for file in files if _ending(file) in READ]
+  read = [file for file in files if is_image(file)]
   # A photograph that lies beside its raw form is read, the raw form is not.
   stems = {os.path.splitext(file)[0] for file in read}
-  refused = [file for file in files if _ending(file) in REFUSED
-             and not {file, os.path.splitext(file)[0]} & stems]
-  if refused:
-    counts = collections.Counter(map(_ending, refused))
-    listed = ', '.join(f'{n} {end}' for end, n in sorted(counts.items()))
-    first = listings.printable(min(refused))
-    if not skip:
-      raise ValueError(
-          f'{title} has images that cannot be read: {listed}, such as {first}. '
-          f'Convert them: find {root} -iname "*{_ending(first)}" -execdir magick '
-          'mogrify -format png {} + ; or leave them out: corrupt=skip in the '
-          'data section.')
-    logging.warning('%s: skipping images that cannot be read: %s, such as %s.',
-                    title, listed, first)
+  refuse(title, root, [file for file in files if not {
+      file, os.path.splitext(file)[0]} & stems], skip)
   others = collections.Counter(
       _ending(file) or 'no ending' for file in files
       if _ending(file) not in READ | REFUSED)
@@ -220,3 +213,30 @@ def _readable(title, root, files, skip):
     logging.info('%s: left out, as they are no images: %s.', root, ', '.join(
         f'{n} of {end}' for end, n in others.most_common(8)))
   return read
+
+
+def is_image(file: str) -> bool:
+  """Whether a file is, by its ending, an image that can be read."""
+  return _ending(file) in READ
+
+
+def refuse(title: str, root: str, files: Sequence[str], skip: bool) -> set[str]:
+  """Files in formats that cannot be read, which `skip` only warns of.
+
+  Raises ValueError otherwise, with the command that converts them.
+  """
+  refused = [file for file in files if _ending(file) in REFUSED]
+  if not refused:
+    return set()
+  counts = collections.Counter(map(_ending, refused))
+  listed = ', '.join(f'{n} {end}' for end, n in sorted(counts.items()))
+  first = listings.printable(min(refused))
+  if not skip:
+    raise ValueError(
+        f'{title} has images that cannot be read: {listed}, such as {first}. '
+        f'Convert them: find {root} -iname "*{_ending(first)}" -execdir magick '
+        'mogrify -format png {} + ; or leave them out: corrupt=skip in the '
+        'data section.')
+  logging.warning('%s: skipping images that cannot be read: %s, such as %s.',
+                  title, listed, first)
+  return set(refused)

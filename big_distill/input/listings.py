@@ -79,6 +79,10 @@ def choose(title: str, split: str, known: Iterable[str],
             for example in found[homes[name]][some]]
   names = [example.name for example in chosen]
   used = {example.label for example in chosen}
+  if labelled and None in used and len(used) > 1:
+    logging.warning('%s: labels of %s are left out, since %d of its %d images '
+                    'have none.', title, split, sum(
+                        example.label is None for example in chosen), len(names))
   if not labelled or None in used:
     return Listing(names, [-1] * len(names), ())
   home = resolve('train', known) or homes[asked[0]]

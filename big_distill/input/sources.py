@@ -1,4 +1,4 @@
-"""Where images come from: prepared TFDS datasets, folders, mixtures of them.
+"""Where images come from: TFDS datasets, folders, lists, tables, mixtures.
 
 A source answers `fetch(index)` inside a tf.data graph, in any order, so that
 the pipeline can start anywhere. What it keeps in memory is its `cache`:
@@ -7,6 +7,7 @@ disk when it is asked for.
 """
 
 from collections.abc import Mapping, Sequence
+import os
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,16 @@ from big_distill import registry
 from big_distill.contracts import Source
 from big_distill.input import caches
 from big_distill.input import folders
+from big_distill.input import lists
 from big_distill.input import prepared
 from big_distill.input import reading
+from big_distill.input import tables
 
 CACHES = tuple(caches.KEEP)
 ON_CORRUPT = ('stop', 'skip')
+ARCHIVES = {'.zip': 'unzip -q {0} -d {0}.d', **dict.fromkeys(
+    ('.tar', '.tgz', '.gz', '.bz2', '.xz', '.zst'),
+    'mkdir {0}.d && tar -xf {0} -C {0}.d')}
 
 
 def load(name: str | None = None, split: str = 'train',
@@ -34,17 +40,19 @@ def load(name: str | None = None, split: str = 'train',
          resident: bool = False) -> Source:
   """Opens `name` ('caltech12', 'folder:PATH') and keeps what `cache` says.
 
+  PATH is a folder of images, a CSV or TSV list of them or Parquet files.
+
   image: the feature that images are in; None finds the only one.
   label: the feature that labels are in; None leaves them out, since they mean
     nothing to a student of other classes.
-  classes: in which order folders are numbered: None as texts, 'numeric' as
-    numbers, or a list of their names.
+  classes: in which order classes of a PATH are numbered: None as texts,
+    'numeric' as numbers, or a list of their names.
   as_shown: decodes images as a viewer shows them, see input/images.py. None
-    does for folders and not for sets that TFDS prepared, whose published
+    does for a PATH and not for sets that TFDS prepared, whose published
     results are of images as TensorFlow decodes them.
   parts: in place of a name, a mixture {any: {'name': ..., 'weight': a whole
     number, and so on}}. Its images are decoded `as_shown` if any part is a
-    folder.
+    PATH.
   resident: training renders on devices that hold all images; the cache then
     serves whoever fetches, so that 'none' is best.
 
@@ -63,8 +71,8 @@ def load(name: str | None = None, split: str = 'train',
   registry.check('cache', cache, CACHES)
   registry.check("answer to 'corrupt'", corrupt, ON_CORRUPT)
   if _by_path(name):
-    source = folders.source(name.removeprefix('folder:'), split, bool(label),
-                            classes, corrupt == 'skip')
+    source = _at_path(name.removeprefix('folder:'), split, corrupt == 'skip',
+                      image=image, label=label, classes=classes)
   elif classes:
     raise ValueError(f'data.classes orders folders; TFDS has numbered those of '
                      f'{name}. Leave it out.')
@@ -84,6 +92,28 @@ def load(name: str | None = None, split: str = 'train',
 
 def _by_path(name):
   return name.startswith('folder:')
+
+
+def _at_path(path, split, skip, *, image, label, classes):
+  """A folder of images, a list or a table of them."""
+  place = os.path.expanduser(path)
+  ending = os.path.splitext(place)[1].lower()
+  if tf.io.gfile.exists(place) and not folders.is_folder(place):
+    if ending in ARCHIVES:
+      raise ValueError(f'folder:{path} is an archive; unpack it and name the '
+                       f'folder: {ARCHIVES[ending].format(path)}.')
+    if ending in ('.csv', '.tsv'):
+      return lists.source(path, split, image, label, classes, skip)
+    if ending != '.parquet':
+      raise ValueError(f'folder:{path} is no folder, .csv, .tsv or .parquet '
+                       'file: name the folder of the images.')
+  if ending == '.parquet' or (folders.is_folder(place) and tables.find(place)):
+    return tables.source(path, split, image, label, classes)
+  if image or label not in (None, 'label'):
+    raise ValueError(
+        f'folder:{path} has labels by folders, no columns: leave data.image and '
+        'data.label out, or set data.label=None.')
+  return folders.source(path, split, bool(label), classes, skip)
 
 
 def _mix(sections):
