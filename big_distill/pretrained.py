@@ -5,10 +5,16 @@ nothing else names it. Where others have published weights of a family, a file
 of the same name in weights/ speaks their layouts.
 """
 
+import contextlib
+import functools
 import pkgutil
+from unittest import mock
+import zlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from big_distill import cards
 from big_distill import contracts
@@ -17,6 +23,7 @@ from big_distill import params as params_lib
 from big_distill import registry
 from big_distill import torch_files
 
+CONSTANTS = {nn.initializers.zeros: 0, nn.initializers.ones: 1}
 HEADS = ('keep', 'drop', 'reshape')
 
 
@@ -34,15 +41,48 @@ def build(family='', **kwargs):
 
 
 def create(*, size, seed=0, **kwargs):
-  """A model with random parameters, as host arrays: (model, params)."""
+  """(model, params): a model with initial values, as numpy arrays.
+
+  A value depends on the seed and on the parameter's name. Nothing is compiled
+  for the initializers of ops/initial.py, nor for zeros and ones.
+  """
   model = build(**kwargs)
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  inits = {}
 
-  @jax.jit
-  def init(rng):
-    return model.init(rng, jnp.zeros(image.shape, image.dtype))['params']
+  def param(self, name, init, *args, **kwargs):
+    inits['/'.join((*self.path, name))] = functools.partial(
+        _initial, seed, init, args)
+    return original(self, name, init, *args, **kwargs)
 
-  return model, jax.device_get(init(jax.random.key(seed)))
+  # Flax tells no one else which parameter has which initializer.
+  original = nn.Module.param
+  with mock.patch.object(nn.Module, 'param', param):
+    shapes = _shapes(model, size)
+  with _on_host():
+    return model, params_lib.unflatten(
+        {name: inits[name](name) for name in shapes})
+
+
+def _initial(seed, init, args, name):
+  if init in CONSTANTS:
+    return np.full(args[0], CONSTANTS[init], np.float32)
+  stream = np.random.SFC64([seed % 2**64, *name.encode()])
+  try:
+    return np.asarray(init(stream, *args))
+  except TypeError:  # An initializer that takes keys of JAX alone.
+    return np.asarray(init(_key(seed, name), *args))
+
+
+def _key(seed, name):
+  return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def _on_host():
+  """A context whose computations the CPU does, for which XLA compiles fast."""
+  try:
+    return jax.default_device(jax.local_devices(backend='cpu')[0])
+  except RuntimeError:  # JAX_PLATFORMS leaves it out.
+    return contextlib.nullcontext()
 
 
 def path_of(name):
@@ -181,10 +221,9 @@ def init_from(params, file, head='keep'):
 def freeze(model, params, dtype=jnp.float32):
   """The same function, forward only: constants folded, computed in `dtype`."""
   family = registry.load('models', cards.family_of(model))
-  fold = jax.jit(family.fold)
-  params = jax.device_get(fold(params))
-  model = model.clone(folded=True, dtype=dtype)
-  return model, params
+  with _on_host():
+    params = jax.device_get(family.fold(jax.device_get(params)))
+  return model.clone(folded=True, dtype=dtype), params
 
 
 def _family_of(flat):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill.ops import initial
 from big_distill.ops import layers
 from big_distill.weights import bit as weights
 
@@ -69,12 +70,16 @@ def _standardize_backward(saved, g):
 standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
+# Compiled for each shape of a kernel, which is soon done: see pretrained.freeze.
+_standardize_once = jax.jit(standardize)
+
+
 def fold(params):
   """Standardises every convolution once, for a Model(folded=True)."""
   def leaf(path, value):
     names = [key.key for key in path]
     is_conv = names[-1] == 'kernel' and names[-2].startswith('conv')
-    return standardize(value) if is_conv else value
+    return _standardize_once(value) if is_conv else value
   return jax.tree_util.tree_map_with_path(leaf, params)
 
 
@@ -128,7 +133,7 @@ class StdConv(nn.Module):
   @nn.compact
   def __call__(self, x):
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    kernel = self.param('kernel', initial.lecun_normal, shape)
     if not self.folded:
       # Without the barrier XLA standardises anew inside its convolution.
       kernel = jax.lax.optimization_barrier(standardize(kernel))

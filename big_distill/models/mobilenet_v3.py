@@ -12,11 +12,13 @@ import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from big_distill import params as params_lib
 from big_distill import registry
+from big_distill.ops import initial
 from big_distill.ops import layers
 from big_distill.weights import mobilenet_v3 as weights
 
@@ -85,10 +87,14 @@ def plan(variant, width=1.):
   return rows, make_divisible(width * features)
 
 
+dense = functools.partial(nn.Dense, kernel_init=initial.lecun_normal)
+_multiply_add_once = jax.jit(layers.multiply_add)
+
+
 def fold(params):
   """BatchNorms as multiply-adds of their averages, for Model(folded=True)."""
   if 'var' in params:
-    return dict(zip(('scale', 'bias'), layers.multiply_add(**params)))
+    return dict(zip(('scale', 'bias'), _multiply_add_once(**params)))
   return {name: fold(child) if isinstance(child, dict) else child
           for name, child in params.items()}
 
@@ -151,7 +157,7 @@ class Conv(nn.Module):
   def __call__(self, x):
     shape = (self.size, self.size, 1 if self.depthwise else x.shape[-1],
              self.features)
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    kernel = self.param('kernel', initial.lecun_normal, shape)
     convolve = layers.depthwise if self.depthwise else layers.conv
     x = convolve(x, kernel, self.stride, self.same)
     return self.act(self.norm(name='norm')(x, self.train))
@@ -164,8 +170,8 @@ class Squeeze(nn.Module):
   def __call__(self, x):
     c = x.shape[-1]
     y = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
-    y = nn.relu(nn.Dense(make_divisible(c // 4), name='reduce')(y))
-    y = nn.hard_sigmoid(nn.Dense(c, name='expand')(y))
+    y = nn.relu(dense(make_divisible(c // 4), name='reduce')(y))
+    y = nn.hard_sigmoid(dense(c, name='expand')(y))
     return x * y.astype(x.dtype)
 
 
@@ -223,7 +229,7 @@ class Model(nn.Module):
     x = out['top'] = conv(6 * x.shape[-1], act=nn.hard_swish, name='top')(x)
 
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    x = nn.hard_swish(nn.Dense(features, name='pre_logits')(x))
+    x = nn.hard_swish(dense(features, name='pre_logits')(x))
     out['pre_logits'] = x
     head = nn.Dense(self.num_classes, name='head',
                     kernel_init=nn.initializers.zeros)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_distill import registry
+from big_distill.ops import initial
 from big_distill.ops import layers
 from big_distill.weights import vit as weights
 
@@ -110,7 +111,7 @@ def layer_norm(name, dtype):
 
 def attention(heads, dtype):
   return nn.MultiHeadDotProductAttention(
-      heads, dtype, kernel_init=nn.initializers.xavier_uniform(),
+      heads, dtype, kernel_init=initial.xavier_uniform,
       force_fp32_for_softmax=True, name='MultiHeadDotProductAttention_0')
 
 
@@ -123,8 +124,8 @@ class MLP(nn.Module):
   def __call__(self, x):
     def dense(name, features):
       return nn.Dense(features, dtype=self.dtype, name=name,
-                      kernel_init=nn.initializers.xavier_uniform(),
-                      bias_init=nn.initializers.normal(1e-6))
+                      kernel_init=initial.xavier_uniform,
+                      bias_init=initial.normal(1e-6))
 
     # By tanh, not by erf: timm and torchvision compute the latter.
     y = nn.gelu(dense('Dense_0', self.features)(x), approximate=True)
@@ -168,7 +169,7 @@ class MAPHead(nn.Module):
   @nn.compact
   def __call__(self, x):
     b, _, f = x.shape
-    probe = self.param('probe', nn.initializers.xavier_uniform(), (1, 1, f))
+    probe = self.param('probe', initial.xavier_uniform, (1, 1, f))
     probe = jnp.broadcast_to(probe.astype(x.dtype), (b, 1, f))
     x = attention(self.shape.heads, self.dtype)(probe, x)
     y = layer_norm('LayerNorm_0', self.dtype)(x)
@@ -217,7 +218,8 @@ class Model(nn.Module):
       raise ValueError('Images of {} x {} px do not divide into patches of '
                        '{} px.'.format(*images.shape[1:3], patch))
     embedding = nn.Conv(f, (patch, patch), (patch, patch), 'VALID',
-                        dtype=self.dtype, name='embedding')
+                        dtype=self.dtype, kernel_init=initial.lecun_normal,
+                        name='embedding')
     stem = embedding(layers.normalize(images, self.mean, self.std))
     b, h, w, _ = stem.shape
     x = stem.reshape(b, h * w, f) + self.positions(h, w, f).astype(self.dtype)
@@ -233,7 +235,8 @@ class Model(nn.Module):
       x = x.astype(jnp.float32)
       x = x[:, 0] if self.pool == 'tok' else jnp.mean(x, axis=1)
     if self.rep_size:
-      x = jnp.tanh(nn.Dense(self.rep_size, name='pre_logits')(x))
+      x = jnp.tanh(nn.Dense(self.rep_size, name='pre_logits',
+                            kernel_init=initial.lecun_normal)(x))
     head = nn.Dense(self.num_classes, name='head',
                     kernel_init=nn.initializers.zeros)
     logits = head(x)
@@ -249,5 +252,5 @@ class Model(nn.Module):
         raise ValueError(
             f'A grid of {h} x {w} patches meets {known} learned positions: '
             'make or load the model at the size of the images.')
-    return self.param('pos_embedding', nn.initializers.normal(f**-.5),
+    return self.param('pos_embedding', initial.normal(f**-.5),
                       (1, h * w, f))
