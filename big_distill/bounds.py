@@ -1,10 +1,10 @@
 """Numbers that a user can set are checked where they are first used."""
 
 import math
-import numbers
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def check(name: str, value: Any, *, least: float | None = None,
@@ -16,7 +16,7 @@ def check(name: str, value: Any, *, least: float | None = None,
   """
   if isinstance(value, jax.Array):
     return
-  fits = (isinstance(value, numbers.Real) and math.isfinite(value)
+  fits = (isinstance(value, (int, float, np.number)) and math.isfinite(value)
           and (least is None or value >= least)
           and (above is None or value > above)
           and (not whole or float(value).is_integer()))

@@ -2,7 +2,8 @@
 
 A Source is a split of a dataset, as input/ opens it. Data is what training and
 the tools ask for images: input/pipeline.py has its functions, tools/noise.py
-those that a measurement of speed needs. Family is what a file in models/ has.
+those that a measurement of speed needs. Family is what a file in models/ has,
+and OfExamples or OfSplits what one in evaluators/ has.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ import json
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from big_distill import render
@@ -134,4 +136,42 @@ class Family(Protocol):
 
   def at_size(self, flat: dict, size: int | None = None) -> tuple[dict, int]:
     """(our flat parameters for images of this size, None: any; the size)."""
+    ...
+
+
+class Evaluator(Protocol):
+  """What both kinds of evaluators say about what they are shown.
+
+  labelled: whether its labels are of the student's classes.
+  needs: whose answers it takes, among 'student' and 'teacher'.
+
+  An evaluator of features, not logits, has `layer`, a name in models' `out`; one
+  that learns from a second split, `train`, has trains = True.
+  """
+  @property
+  def labelled(self) -> bool: ...
+
+  @property
+  def needs(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class OfExamples(Evaluator, Protocol):
+  """An evaluator whose metrics are means over examples."""
+
+  def __call__(self, answers: dict[str, jax.Array],
+               label: jax.Array) -> dict[str, jax.Array]:
+    """Each metric of each example, [b], from answers {who: [b, c]}."""
+    ...
+
+  def __hash__(self) -> int: ...
+
+
+@runtime_checkable
+class OfSplits(Evaluator, Protocol):
+  """An evaluator of what only a whole split can tell; runs on the host."""
+
+  def measure(self, answers: dict[str, np.ndarray], label: np.ndarray,
+              classes: tuple[str, ...], *train: Any) -> dict[str, float]:
+    """Metrics, from answers {who: float64 [n, c]}; {} where none follows."""
     ...

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import contracts
 from big_distill import labels
 from big_distill import parallel
 from big_distill import steps
@@ -31,7 +32,7 @@ LOGITS = 'logits'
 KEPT_BYTES = 2**30  # Of a teacher's answers to one split, on each host.
 
 
-def layer_of(evaluator: Any) -> str:
+def layer_of(evaluator: contracts.Evaluator) -> str:
   """The layer that an evaluator is shown: LOGITS unless it says another."""
   return getattr(evaluator, 'layer', LOGITS)
 
@@ -46,7 +47,7 @@ class Sight:
   """
 
   def __init__(self, room: Classroom, view: views.View,
-               evaluators: Sequence[Any]):
+               evaluators: Sequence[contracts.Evaluator]):
     layers = {who: sorted({layer_of(each) for each in evaluators
                            if who in each.needs})
               for who in ('student', 'teacher')}
@@ -126,7 +127,7 @@ def _asked(evaluator, answers):
 class Sums:
   """The means of an evaluator that is a function of one example."""
 
-  def __init__(self, evaluator: Any):
+  def __init__(self, evaluator: contracts.OfExamples):
     self.evaluator = evaluator
     self._sum = _summing(evaluator)
     self._totals = []
@@ -148,7 +149,7 @@ class Sums:
 class Gather:
   """All answers and labels of a split, on every host."""
 
-  def __init__(self, evaluator: Any):
+  def __init__(self, evaluator: contracts.OfSplits):
     self.evaluator = evaluator
     self._parts = []
 
@@ -184,6 +185,9 @@ def _gathering():
   return parallel.pmap(parallel.gather)
 
 
-def job(evaluator: Any) -> Sums | Gather:
+def job(evaluator: contracts.Evaluator) -> Sums | Gather:
   """What collects the answers of one split for an evaluator."""
-  return (Gather if hasattr(evaluator, 'measure') else Sums)(evaluator)
+  if isinstance(evaluator, contracts.OfSplits):
+    return Gather(evaluator)
+  assert isinstance(evaluator, contracts.OfExamples)
+  return Sums(evaluator)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from big_distill import contracts
 from big_distill import durations
 from big_distill import evaluate
 from big_distill import registry
@@ -16,9 +17,9 @@ class Exam(NamedTuple):
   `train` is the second split of an evaluator that trains on features.
   """
   name: str
-  evaluator: Any
-  source: Any
-  train: Any
+  evaluator: contracts.Evaluator
+  source: contracts.Source
+  train: contracts.Source | None
   view: views.View
   every: int
 
@@ -96,7 +97,7 @@ def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
 
 
 def _metrics(exam, results):
-  if not hasattr(exam.evaluator, 'measure'):
+  if not isinstance(exam.evaluator, contracts.OfSplits):
     return results[0]
   return exam.evaluator.measure(*results[0], exam.source.classes, *results[1:])
 

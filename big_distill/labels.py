@@ -6,19 +6,27 @@ ReaL's, all zero where there is none.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Bool
+from jaxtyping import Float32
+from jaxtyping import Int
+import numpy as np
+
+AnyArray = Array | np.ndarray
+Label = Int[AnyArray, ' b'] | Int[AnyArray, 'b c']
 
 
-def is_known(label):
-  """Whether examples have a label. [b] or [b, c] -> bool [b]."""
-  return label >= 0 if label.ndim == 1 else label.any(axis=-1)
+def is_known(label: Label) -> Bool[AnyArray, ' b']:
+  """Whether examples have a label."""
+  return label >= 0 if label.ndim == 1 else (label > 0).any(axis=-1)  # type: ignore[return-value]
 
 
-def shares(label, num_classes):
-  """A label as probabilities: [b] or [b, c] -> float32 [b, num_classes].
+def shares(label: Label, num_classes: int) -> Float32[Array, 'b c']:
+  """Labels as probabilities of so many classes.
 
   Several labels share equally. Without one, all are zero.
   """
   if label.ndim == 1:
     return jax.nn.one_hot(label, num_classes)
   count = jnp.sum(label, axis=-1, keepdims=True, dtype=jnp.float32)
-  return label / jnp.maximum(count, 1)
+  return jnp.asarray(label) / jnp.maximum(count, 1)

@@ -9,14 +9,21 @@ The update is the paper's (section 3 of its appendix and its released code):
 with s(t) in [0, 1] the schedule at the 0-based step t.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
+from jaxtyping import Array
+from jaxtyping import Float
 import optax
 
 from big_distill import bounds
 from big_distill import registry
 
+Number = float | Float[Array, '']
 
-def _steps(warmup, total):
+
+def _steps(warmup: int, total: int) -> optax.Schedule:
   """Drops by 10 at 30, 60 and 90 % of the run, as BiT-HyperRule's."""
   return optax.piecewise_constant_schedule(
       1., {total * percent // 100 - warmup: .1 for percent in (30, 60, 90)})
@@ -32,8 +39,12 @@ SCHEDULES = {  # (warmup, total) -> factor at t steps after the warmup.
 }
 
 
-def make_schedule(total, warmup=0, kind='cosine'):
-  """s(t): linear from 0 over `warmup` steps, then e.g. a cosine to 0."""
+def make_schedule(total: int, warmup: int = 0,
+                  kind: str = 'cosine') -> optax.Schedule:
+  """s(t): linear from 0 over `warmup` steps, then e.g. a cosine to 0.
+
+  Raises ValueError for a kind that SCHEDULES lacks, or too long a warmup.
+  """
   registry.check('schedule', kind, SCHEDULES)
   if warmup >= total > 0:
     raise ValueError(f'A warmup of {warmup} steps does not fit into a run of '
@@ -45,14 +56,15 @@ def make_schedule(total, warmup=0, kind='cosine'):
                               [warmup])
 
 
-def is_kernel(params):
-  """A tree of booleans: which leaves are named 'kernel', and decay."""
+def is_kernel(params: Any) -> Any:
+  """A tree of booleans: which leaves are named 'kernel', and so decay."""
   return jax.tree_util.tree_map_with_path(
       lambda path, _: path[-1].key == 'kernel', params)
 
 
-def make(total, *, name='adam', lr, wd=0., clip=1., warmup=0,
-         schedule='cosine', **options):
+def make(total: int, *, name: str = 'adam', lr: Number, wd: Number = 0.,
+         clip: float | None = 1., warmup: int = 0, schedule: str = 'cosine',
+         **options: Any) -> tuple[optax.GradientTransformation, Callable]:
   """-> (optax.GradientTransformation, lr(step)), for a run of `total` steps.
 
   `clip` bounds the gradient's norm, which None or 0 leave as it is; `options` go

@@ -20,7 +20,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Float32
+from jaxtyping import Int
+from jaxtyping import UInt
 import numpy as np
+
+Temperature = float | Float[Array, '']
 
 NODES = (10., 5., 2., 1.)  # Temperatures; the paper compares these.
 _B = 1 / np.asarray(NODES, np.float32)  # Ascending.
@@ -32,16 +39,17 @@ class TopK(NamedTuple):
   Logits are relative to the largest, and sorted: values[:, 0] is 0. `tail`
   holds L(b) and L'(b) of the docstring above at each of NODES.
   """
-  values: jax.Array  # A float [b, k], by default float16.
-  classes: jax.Array  # uint16 [b, k], or uint32 beyond 65,536 classes.
-  tail: jax.Array  # float32 [b, 2, 4].
+  values: Float[Array, '*b k']  # By default float16.
+  classes: UInt[Array, '*b k']  # uint16; uint32 beyond 65,536 classes.
+  tail: Float32[Array, '*b 2 4']
 
 
-def _index_dtype(c):
+def _index_dtype(c: int) -> np.dtype:
   return np.dtype('uint16' if c <= 2**16 else 'uint32')
 
 
-def bytes_per_answer(c, k=None, dtype='float16'):
+def bytes_per_answer(c: int, k: int | None = None,
+                     dtype: str = 'float16') -> int:
   """Bytes of an answer of c classes, dense if k is None."""
   size = jnp.dtype(dtype).itemsize
   if k is None:
@@ -49,8 +57,12 @@ def bytes_per_answer(c, k=None, dtype='float16'):
   return k * (size + _index_dtype(c).itemsize) + 2 * len(NODES) * 4
 
 
-def compress(logits, k, dtype='float16'):
-  """Logits [b, c], or log-probs, which may be -inf -> TopK of k classes."""
+def compress(logits: Float[Array, 'b c'], k: int,
+             dtype: str = 'float16') -> TopK:
+  """Keeps k logits and the tail. Log-probs will do, and may be -inf.
+
+  Raises ValueError unless k is 1 to c.
+  """
   c = logits.shape[-1]
   if not 1 <= k <= c:
     raise ValueError(f'k={k} logits cannot be kept of {c} classes: give a k '
@@ -63,7 +75,8 @@ def compress(logits, k, dtype='float16'):
   return TopK(values.astype(dtype), classes.astype(_index_dtype(c)), tail)
 
 
-def dense(logits, dtype='float16'):
+def dense(logits: Float[Array, 'b c'],
+          dtype: str = 'float16') -> Float[Array, 'b c']:
   """All logits [b, c], in few bytes: relative to the largest one, of dtype.
 
   float32 keeps them as they are, to the bit.
@@ -73,14 +86,16 @@ def dense(logits, dtype='float16'):
   return (logits - jnp.max(logits, axis=-1, keepdims=True)).astype(dtype)
 
 
-def _without(x, classes):
-  """x [b, c], -inf at the classes [b, k]."""
+def _without(x: Float32[Array, 'b c'],
+             classes: Int[Array, 'b k']) -> Float32[Array, 'b c']:
+  """x, but -inf at these classes."""
   return jnp.put_along_axis(x, classes.astype(jnp.int32), -jnp.inf, axis=-1,
                             inplace=False)
 
 
-def _tail_at(x, b):
-  """(L(b), L'(b)) of x [b, c], as [b, 2]. An empty tail is (-inf, 0)."""
+def _tail_at(x: Float32[Array, 'b c'],
+             b: Float32[Array, '']) -> Float32[Array, 'b 2']:
+  """(L(b), L'(b)) of a tail, the others being -inf. An empty tail is (-inf, 0)."""
   value = jax.nn.logsumexp(b * x, axis=-1)
   # Where everything is -inf so is the value, and -inf - -inf is NaN.
   p = jnp.exp(b * x - jnp.where(value == -jnp.inf, 0., value)[..., None])
@@ -88,10 +103,11 @@ def _tail_at(x, b):
       [value, jnp.sum(jnp.where(x == -jnp.inf, 0., p * x), axis=-1)], axis=-1)
 
 
-def tail_logsumexp(answer, t):
-  """logsumexp(x / t) over the tail of a TopK, [b]; t from 1 to 10.
+def tail_logsumexp(answer: TopK, t: Temperature) -> Float32[Array, ' b']:
+  """logsumexp(x / t) over the tail of a TopK, for t from 1 to 10.
 
-  Exact at NODES, and -inf where the tail is empty.
+  Exact at NODES, and -inf where the tail is empty. Raises ValueError for another
+  t, unless it is an array, which is not looked at.
   """
   if isinstance(t, (int, float)) and not NODES[-1] <= t <= NODES[0]:
     raise ValueError(f'A temperature of {t:g} is outside {NODES[-1]:g} to '
@@ -112,18 +128,20 @@ def tail_logsumexp(answer, t):
   return jnp.where(empty, -jnp.inf, between)
 
 
-def log_probs(answer, t):
-  """Log-probs of a TopK at temperature t: k classes, the tail, [b, k+1]."""
+def log_probs(answer: TopK, t: Temperature) -> Float32[Array, 'b n']:
+  """Log-probs of a TopK at temperature t: k classes and the tail, n = k + 1."""
   top = answer.values.astype(jnp.float32) / t
   tail = tail_logsumexp(answer, t)[..., None]
   return jax.nn.log_softmax(jnp.concatenate([top, tail], axis=-1), axis=-1)
 
 
-def in_buckets(answer, logits, t):
-  """(log-probs of a TopK, of a student's logits [b, c]), both [b, k+1].
+def in_buckets(
+    answer: TopK, logits: Float[Array, 'b c'], t: Temperature,
+) -> tuple[Float32[Array, 'b n'], Float32[Array, 'b n']]:
+  """Log-probs of a TopK and of a student, of the same buckets.
 
-  Both are at temperature t and of the same buckets: the k classes, and all
-  others. Where k = c there are no others and both are [b, k].
+  Both are at temperature t. The buckets are the k classes and, where k < c, all
+  others together.
   """
   log_p = log_probs(answer, t)
   log_q = jax.nn.log_softmax(logits.astype(jnp.float32) / t, axis=-1)
@@ -136,8 +154,8 @@ def in_buckets(answer, logits, t):
   return log_p, jnp.concatenate([top, rest], axis=-1)
 
 
-def entropy(answer):
-  """Entropy in nats of all classes at temperature 1, [b]: -sum p log p.
+def entropy(answer: TopK) -> Float32[Array, ' b']:
+  """Entropy in nats of all classes at temperature 1: -sum p log p.
 
   It is logsumexp(x) less the mean of x, and the tail's part of that is kept.
   """

@@ -38,7 +38,7 @@ def test_blocks_are_slices_and_join_to_the_whole(shape):
     assert (block == 0).all()
 
 
-@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
 @hypothesis.given(
     strategies.lists(strategies.integers(1, 9), min_size=1, max_size=4).filter(
         lambda shape: max(shape) > 1), strategies.integers(1, 12))

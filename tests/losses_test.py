@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -95,3 +96,10 @@ def test_a_loss_tells_its_temperature():
   assert [losses.temperature(loss) for loss in (
       losses.make('kl', t=3.), losses.make('kl'), losses.make('hard'),
       losses.kl)] == [3., 1., 1., 1.]
+
+
+def test_shapes_and_dtypes_that_annotations_promise_are_checked():
+  logits = jnp.zeros([2, 3])
+  for wrong in (jnp.zeros([2, 4]), jnp.zeros([3]), jnp.zeros([2, 3], int)):
+    with pytest.raises(jaxtyping.TypeCheckError):
+      losses.kl(logits, wrong)

@@ -37,6 +37,15 @@ def test_a_file_of_models_is_a_family():
         assert f'models import {name}' not in file.read_text(), file
 
 
+def test_a_file_of_evaluators_is_one_of_two_kinds():
+  package = pathlib.Path(big_distill.__file__).parent
+  for file in package.glob('evaluators/[a-z]*.py'):
+    evaluator = registry.load('evaluators', file.stem).Evaluator()
+    kinds = contracts.OfExamples, contracts.OfSplits
+    assert sum(isinstance(evaluator, kind) for kind in kinds) == 1, file
+    assert set(evaluator.needs) <= {'student', 'teacher'}, file
+
+
 def test_the_nearest_names_are_offered():
   with pytest.raises(ValueError, match="no evaluator 'distanc'; did you mean "
                                        'distance'):

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+from jaxtyping import Float
 import numpy as np
+
+from big_distill import labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +19,10 @@ class Evaluator:
   labelled = False
   needs = ('student', 'teacher')
 
-  def measure(self, answers, label, classes):
-    """{who: logits [n, c]} -> {'mean', 'worst', and one per class name}."""
+  def measure(self, answers: dict[str, Float[np.ndarray, 'n c']],
+              label: labels.Label,
+              classes: tuple[str, ...]) -> dict[str, float]:
+    """{'mean', 'worst', and 'class/NAME' for each class}, from logits."""
     del label
     student, teacher = (answers[who].argmax(axis=-1) for who in self.needs)
     chosen = np.unique(teacher)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jaxtyping import Float
 import numpy as np
 
 from big_distill import labels
@@ -20,13 +21,15 @@ class Evaluator:
   labelled = True
 
   @property
-  def needs(self):
+  def needs(self) -> tuple[str, ...]:
     return (self.who,)
 
-  def measure(self, answers, label, classes):
-    """{who: logits [n, c]}, labels [n] or [n, c] -> {'ece', 'nll' in nats}.
+  def measure(self, answers: dict[str, Float[np.ndarray, 'n c']],
+              label: labels.Label,
+              classes: tuple[str, ...]) -> dict[str, float]:
+    """{'ece', 'nll' in nats}, from logits and labels.
 
-    Examples without a label do not count; of none with one nothing follows: {}.
+    Examples without a label do not count. Where none has one, the result is {}.
     """
     del classes
     known = labels.is_known(label)

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+from jaxtyping import Float
 import numpy as np
 
+from big_distill import labels
 
-def linear_cka(x, y):
-  """Linear CKA of features [n, f] and [n, g] of the same examples, in [0, 1].
+
+def linear_cka(x: Float[np.ndarray, 'n f'], y: Float[np.ndarray, 'n g']) -> float:
+  """Linear CKA of two models' features of the same examples, in [0, 1].
 
   |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, features centred (Kornblith et al.,
   arXiv 1905.00414, eq. 3 to 5, biased estimator).
@@ -29,8 +32,10 @@ class Evaluator:
   labelled = False
   needs = ('student', 'teacher')
 
-  def measure(self, answers, label, classes):
-    """{who: features [n, f]} -> {name of a teacher: CKA}."""
+  def measure(self, answers: dict[str, Float[np.ndarray, 'n _']],
+              label: labels.Label,
+              classes: tuple[str, ...]) -> dict[str, float]:
+    """{name of a teacher: CKA}, from features of all."""
     del label, classes
     student = answers.pop('student')
     return {name: linear_cka(student, x) for name, x in answers.items()}

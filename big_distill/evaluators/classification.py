@@ -4,6 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
 
 from big_distill import labels
 from big_distill import losses
@@ -21,11 +23,12 @@ class Evaluator:
   labelled = True
 
   @property
-  def needs(self):
+  def needs(self) -> tuple[str, ...]:
     return (self.who,)
 
-  def __call__(self, answers, label):
-    """{who: logits [b, c]}, int32 [b] or [b, c] -> {metric: float32 [b]}."""
+  def __call__(self, answers: dict[str, Float[Array, 'b c']],
+               label: labels.Label) -> dict[str, Float[Array, ' b']]:
+    """Metrics of each example, from logits and labels."""
     logits = answers[self.who]
     share = labels.shares(label, logits.shape[-1])
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))

@@ -4,7 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
 
+from big_distill import labels
 from big_distill import losses
 
 
@@ -18,10 +21,11 @@ class Evaluator:
   labelled = False
   needs = ('student', 'teacher')
 
-  def __call__(self, logits, label):
-    """{who: logits [b, c]}, int32 [b] -> {metric: float32 [b]}."""
+  def __call__(self, answers: dict[str, Float[Array, 'b c']],
+               label: labels.Label) -> dict[str, Float[Array, ' b']]:
+    """Metrics of each example, from logits."""
     del label
-    student, teacher = logits['student'], logits['teacher']
+    student, teacher = answers['student'], answers['teacher']
     _, best = jax.lax.top_k(student, min(5, student.shape[-1]))
     hit = best == jnp.argmax(teacher, axis=-1, keepdims=True)
     return {'kl': losses.kl(student, teacher),

@@ -4,11 +4,17 @@ As big_vision's: one-versus-rest targets of +-1, features standardised by the
 few images, ridge regression, the mean over seeds of who these images are.
 """
 
+from collections.abc import Callable
 import dataclasses
 
+from jaxtyping import Bool
+from jaxtyping import Float
+from jaxtyping import Int
 import numpy as np
 
 from big_distill import labels
+
+Few = Int[np.ndarray, ' m'] | Int[np.ndarray, 'm c']  # As labels.Label.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +32,14 @@ class Evaluator:
   needs = ('student',)
   trains = True
 
-  def measure(self, answers, label, classes, train):
-    """Features [n, f] and labels; `train` as both -> {'acc@1_5shot': ...}.
+  def measure(self, answers: dict[str, Float[np.ndarray, 'n f']],
+              label: labels.Label, classes: tuple[str, ...],
+              train: tuple[dict[str, Float[np.ndarray, 'm f']], Few],
+              ) -> dict[str, float]:
+    """{'acc@1_5shot': accuracy, ...}, from features and labels of two splits.
 
-    Labels are [n] or multi-hot [n, c], of which any is correct. Images without
-    one count in neither split; where a split has no other, nothing follows: {}.
+    Where an image has several labels, any is correct. Images without a label
+    count in neither split; where a split has no others, the result is {}.
     """
     x, share = _labelled(answers['student'], label, len(classes))
     few, few_share = _labelled(train[0]['student'], train[1], len(classes))
@@ -48,24 +57,26 @@ class Evaluator:
     return results
 
 
-def _labelled(x, label, num_classes):
+def _labelled(x: Float[np.ndarray, 'n f'], label: labels.Label, num_classes: int,
+              ) -> tuple[Float[np.ndarray, 'm f'], Float[np.ndarray, 'm c']]:
   """Features and labels [n, c], of the examples that have a label."""
   known = labels.is_known(label)
   return x[known], np.asarray(labels.shares(label[known], num_classes))
 
 
-def _choose(share, shots, rng):
+def _choose(share: Float[np.ndarray, 'n c'], shots: int,
+            rng: np.random.Generator) -> Int[np.ndarray, ' m']:
   """Indices of at most so many examples of each class."""
   order = rng.permutation(len(share))
   return np.unique(np.concatenate(
       [order[share[order, c] > 0][:shots] for c in range(share.shape[1])]))
 
 
-def fit(x, label, l2):
-  """Ridge regression of features [n, f] -> a function [m, f] -> class [m].
+def fit(x: Float[np.ndarray, 'n f'], label: Bool[np.ndarray, 'n c'],
+        l2: float) -> Callable:
+  """Ridge regression: a function from features [m, f] to classes [m].
 
-  `label` is bool [n, c], whether an example is of a class.
-  The intercept is not penalised.
+  `label` says whether an example is of a class. The intercept is not penalised.
   """
   mean, std = x.mean(axis=0), x.std(axis=0) + 1e-5
   x, y = (x - mean) / std, 2. * label - 1

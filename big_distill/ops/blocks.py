@@ -8,15 +8,27 @@ matrices on stacks [n, 9, 9], [n, 128, 128], [n, 128, 128]: a step is a few
 large batched products, however many tensors there are.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Bool
+from jaxtyping import Float32
+from jaxtyping import Int
+from jaxtyping import Shaped
+import numpy as np
+
+AnyArray = Array | np.ndarray
+Shape = tuple[int, ...]
+Blocks = Shaped[AnyArray, 'n ...']
+Stack = Sequence[Float32[Array, 'n _ _']]  # Matrices of each axis of blocks.
 
 
-def merge(shape, limit):
+def merge(shape: Shape, limit: int) -> Shape:
   """Drops unit dims; multiplies neighbours while the product is in `limit`."""
   merged = []
   for size in shape:
@@ -37,22 +49,23 @@ class Cut:
   limit: int
 
   @property
-  def merged(self):
+  def merged(self) -> Shape:
+    """The shape after small neighbours are merged."""
     return merge(self.shape, self.limit)
 
   @property
-  def block(self):
+  def block(self) -> Shape:
     """The shape of a block."""
     return tuple(min(size, self.limit) for size in self.merged)
 
   @property
-  def grid(self):
+  def grid(self) -> Shape:
     """How many blocks there are along each axis."""
     return tuple(
         -(-size // side) for size, side in zip(self.merged, self.block))
 
-  def split(self, x):
-    """Tensor of `shape` -> blocks [n, *block]; what is past its end is 0."""
+  def split(self, x: Shaped[AnyArray, '...']) -> Blocks:
+    """A tensor of `shape` in blocks [n, *block]; what is past its end is 0."""
     r, x = len(self.block), x.reshape(self.merged)
     x = jnp.pad(x, [(0, n * side - size) for size, n, side
                     in zip(self.merged, self.grid, self.block)])
@@ -60,7 +73,7 @@ class Cut:
     return x.transpose(*range(0, 2 * r, 2), *range(1, 2 * r, 2)).reshape(
         -1, *self.block)
 
-  def join(self, x):
+  def join(self, x: Blocks) -> Shaped[AnyArray, '...']:
     """The inverse of split."""
     r = len(self.block)
     x = x.reshape(self.grid + self.block)
@@ -75,7 +88,8 @@ class Piles:
   Those with fewer than `min_rank` axes longer than 1 stay as they are.
   """
 
-  def __init__(self, shapes, limit=128, min_rank=2):
+  def __init__(self, shapes: Iterable[Shape], limit: int = 128,
+               min_rank: int = 2):
     self._cuts, self._members = {}, {}
     for i, shape in enumerate(shapes):
       if sum(size > 1 for size in shape) >= max(min_rank, 1):
@@ -83,20 +97,20 @@ class Piles:
         self._members.setdefault('x'.join(map(str, cut.block)), []).append(i)
 
   @property
-  def shapes(self):
+  def shapes(self) -> dict[str, Shape]:
     """{pile: its shape [n, *block]}."""
     return {pile: (sum(math.prod(self._cuts[i].grid) for i in members),
                    *self._cuts[members[0]].block)
             for pile, members in self._members.items()}
 
-  def gather(self, tensors):
-    """List of all tensors -> {pile: blocks [n, *block]}."""
+  def gather(self, tensors: Sequence[Array]) -> dict[str, Blocks]:
+    """All tensors, in order, as {pile: blocks [n, *block]}."""
     return {pile: jnp.concatenate([self._cuts[i].split(tensors[i])
                                    for i in members])
             for pile, members in self._members.items()}
 
-  def scatter(self, piles):
-    """{pile: blocks} -> {number in the list: tensor}, of those that are cut."""
+  def scatter(self, piles: dict[str, Blocks]) -> dict[int, AnyArray]:
+    """Tensors that are cut, by their number in the list. Inverts `gather`."""
     tensors = {}
     for pile, members in self._members.items():
       start = 0
@@ -106,28 +120,32 @@ class Piles:
         start = stop
     return tensors
 
-  def stacks(self, fill):
+  def stacks(
+      self, fill: Callable[[int, int], Array]) -> dict[str, tuple[Array, ...]]:
     """{pile: (fill(n, d), ...)}, one for each axis of a block, of length d."""
     return {pile: tuple(fill(n, d) for d in block)
             for pile, (n, *block) in self.shapes.items()}
 
 
-def zeros(n, d):
+def zeros(n: int, d: int) -> Float32[Array, 'n d d']:
+  """n matrices of zeros."""
   return jnp.zeros([n, d, d], jnp.float32)
 
 
-def eyes(n, d):
+def eyes(n: int, d: int) -> Float32[Array, 'n d d']:
+  """n identity matrices."""
   return jnp.tile(jnp.eye(d, dtype=jnp.float32), [n, 1, 1])
 
 
-def covariances(x):
-  """Blocks [n, ...] -> X X' of their unfolding along each axis, [n, d, d]."""
+def covariances(x: Blocks) -> tuple[Shaped[Array, 'n _ _'], ...]:
+  """X X' of blocks unfolded along each axis, [n, d, d] for each."""
   unfolded = (jnp.moveaxis(x, axis, 1).reshape(*x.shape[:1], x.shape[axis], -1)
               for axis in range(1, x.ndim))
   return tuple(rows @ rows.swapaxes(1, 2) for rows in unfolded)
 
 
-def contract(x, matrices):
+def contract(x: Blocks,
+             matrices: Sequence[Shaped[AnyArray, 'n _ _']]) -> Blocks:
   """y_j = sum_i M_ij x_i along each axis, M [n, d, d] one of `matrices`."""
   for matrix in matrices:  # Each round moves the next axis to the front.
     x = jnp.einsum('nij,ni...->n...j', matrix, x)
@@ -137,22 +155,26 @@ def contract(x, matrices):
 class Turn(NamedTuple):
   """Whose turn it is on a pile: `size` blocks from `start`, if it is `due`."""
   size: int
-  start: jax.Array
-  due: jax.Array
+  start: Int[Array, '']
+  due: Bool[Array, '']
 
-  def take(self, stack):
+  def take(self, stack: Shaped[Array, 'n ...']) -> Shaped[Array, 'm ...']:
+    """The part of a stack whose turn it is."""
     return jax.lax.dynamic_slice_in_dim(stack, self.start, self.size)
 
-  def put(self, stack, part):
+  def put(self, stack: Shaped[Array, 'n ...'],
+          part: Shaped[Array, 'm ...']) -> Shaped[Array, 'n ...']:
+    """The stack with that part replaced."""
     return jax.lax.dynamic_update_slice_in_dim(stack, part, self.start, 0)
 
-  def work(self, function, idle):
+  def work(self, function: Callable, idle: Any) -> Any:
     """function() where it is due, else `idle`, of the same shapes."""
     return jax.lax.cond(self.due, function, lambda: idle)
 
 
-def turns(shapes, every, count):
-  """{pile: Turn} at step `count`: all blocks have theirs once in `every` steps.
+def turns(shapes: dict[str, Shape], every: int,
+          count: Int[Array, '']) -> dict[str, Turn]:
+  """Whose turn it is at step `count`: each block's, once in `every` steps.
 
   The work is spread evenly over these steps, so that no step waits for it: of
   a high pile a part at each, low ones one after another.

@@ -12,11 +12,17 @@ several batched eigh in one program have been seen to hang on CPU.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float32
 
 TOLERATED = 0.1
 
+Matrices = Float32[Array, 'n d d']
+Roots = tuple[Matrices, Float32[Array, ' n']]
 
-def newton(a, p, eps, steps=50, tolerance=1e-6):
+
+def newton(a: Matrices, p: int, eps: float, steps: int = 50,
+           tolerance: float = 1e-6) -> Roots:
   """Coupled Newton: M -> I and H -> A^(-1/p), with M = H^p A throughout."""
   a, scale = _normalised(a)
   eye = jnp.eye(a.shape[-1], dtype=a.dtype)
@@ -46,7 +52,7 @@ def newton(a, p, eps, steps=50, tolerance=1e-6):
   return h, jnp.where(jnp.isfinite(h).all((1, 2)), error, jnp.nan)
 
 
-def eigh(a, p, eps):
+def eigh(a: Matrices, p: int, eps: float) -> Roots:
   """By eigendecomposition; wants eps >= 1e-5 in float32."""
   a, scale = _normalised(a)
   w, v = jnp.linalg.eigh(a)
@@ -58,7 +64,7 @@ def eigh(a, p, eps):
 ROOTS = {'newton': newton, 'eigh': eigh}
 
 
-def _normalised(a):
+def _normalised(a: Matrices) -> tuple[Matrices, Float32[Array, 'n 1 1']]:
   """(A / scale, scale), scale being of A's size; (I, 1) of a zero matrix."""
   # By the largest entry first: the squares in a norm would overflow.
   largest = jnp.max(jnp.abs(a), (1, 2), keepdims=True)
@@ -68,8 +74,8 @@ def _normalised(a):
   return a / norm, jnp.where(zero, 1, largest * norm)
 
 
-def _largest_eigenvalue(a, steps=50):
-  """Of each matrix, [n], by a fixed number of power iterations."""
+def _largest_eigenvalue(a: Matrices, steps: int = 50) -> Float32[Array, ' n']:
+  """The largest eigenvalue of each matrix, by power iterations."""
   # A start that no matrix of a real problem is orthogonal to.
   start = jax.random.normal(jax.random.key(0), a.shape[1:2])
   v = jnp.tile(start / jnp.linalg.norm(start), [a.shape[0], 1])
@@ -83,7 +89,7 @@ def _largest_eigenvalue(a, steps=50):
   return jax.lax.fori_loop(0, steps, step, (v, jnp.zeros(a.shape[:1])))[1]
 
 
-def _power(x, p):
+def _power(x: Matrices, p: int) -> Matrices:
   """x^p of square matrices, by repeated squaring."""
   result = None
   while p:
@@ -94,5 +100,7 @@ def _power(x, p):
   return result
 
 
-def _distance(m, eye):
+def _distance(m: Matrices,
+              eye: Float32[Array, 'd d']) -> Float32[Array, ' n']:
+  """The largest entry of |m - eye|, of each matrix."""
   return jnp.max(jnp.abs(m - eye), (1, 2))

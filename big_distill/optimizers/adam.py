@@ -3,6 +3,7 @@
 import optax
 
 
-def scale_by(b1=0.9, b2=0.999, eps=1e-8, mu_dtype=None):
-  """The defaults are the paper's; mu_dtype='bfloat16' is its code's."""
+def scale_by(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8,
+             mu_dtype: str | None = None) -> optax.GradientTransformation:
+  """Adam. The defaults are the paper's; mu_dtype='bfloat16' is its code's."""
   return optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)

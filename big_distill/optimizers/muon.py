@@ -12,9 +12,11 @@ import optax
 import optax.contrib
 
 
-def scale_by(beta=0.95, nesterov=True, rms=0.2, b1=0.9, b2=0.999, eps=1e-8,
-             mu_dtype=None):
-  """beta is Muon's momentum; b1, b2 and eps are Adam's.
+def scale_by(beta: float = 0.95, nesterov: bool = True,
+             rms: float | None = 0.2, b1: float = 0.9, b2: float = 0.999,
+             eps: float = 1e-8,
+             mu_dtype: str | None = None) -> optax.GradientTransformation:
+  """Muon, and Adam for the rest. beta is Muon's momentum; b1, b2 and eps are Adam's.
 
   rms: of a Muon update, 0.2 being about that of Adam's, so that one learning
     rate serves both (arXiv 2502.16982); None scales by sqrt(outputs / inputs)

@@ -3,6 +3,7 @@
 import optax
 
 
-def scale_by(momentum=0.9, nesterov=False):
+def scale_by(momentum: float = 0.9,
+             nesterov: bool = False) -> optax.GradientTransformation:
   """m <- momentum m + g; the update is m, or g + momentum m with Nesterov."""
   return optax.trace(momentum, nesterov)

@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Float32
 import optax
 
 from big_distill import bounds
@@ -68,8 +71,10 @@ class ShampooState(NamedTuple):
   failed: jax.Array  # Roots so far that were too bad to replace the old.
 
 
-def scale_by(momentum='gradient', b1=0.9, nesterov=False, coupled_wd=0.,
-             mu_dtype=None, **options):
+def scale_by(momentum: str = 'gradient', b1: float = 0.9,
+             nesterov: bool = False, coupled_wd: float = 0.,
+             mu_dtype: str | None = None,
+             **options: Any) -> optax.GradientTransformation:
   """Shampoo with momentum before or after it; options of scale_by_shampoo.
 
   momentum: of the 'gradient', which is then preconditioned, as in Adam; or of
@@ -95,16 +100,20 @@ def scale_by(momentum='gradient', b1=0.9, nesterov=False, coupled_wd=0.,
 
 
 def scale_by_shampoo(
-    b1=0., b2=0.99, eps=1e-6, nesterov=False, block_size=128, min_rank=2,
-    exponent=None, root='newton', root_every=10, stats_every=1, start_step=25,
-    graft='adam', graft_b2=0.999, graft_eps=1e-8, graft_normalized=False,
-    mu_dtype=None):
+    b1: float = 0., b2: float = 0.99, eps: float = 1e-6, nesterov: bool = False,
+    block_size: int = 128, min_rank: int = 2, exponent: int | None = None,
+    root: str = 'newton', root_every: int = 10, stats_every: int = 1,
+    start_step: int = 25, graft: str = 'adam', graft_b2: float = 0.999,
+    graft_eps: float = 1e-8, graft_normalized: bool = False,
+    mu_dtype: str | None = None) -> optax.GradientTransformation:
   """-> optax.GradientTransformation, without learning rate, decay and sign.
 
   b1, nesterov: running mean of gradients, bias-corrected; none if b1=0.
   root_every: most steps from one computation of a root to its next.
   stats_every: steps from one update of all statistics to the next.
   graft_normalized: the graft sees each tensor's gradient at norm 1.
+
+  Raises ValueError for a name that there is not, and for whole numbers below 1.
   """
   registry.check('root', root, roots.ROOTS)
   registry.check('graft', graft, GRAFTS)
@@ -178,15 +187,15 @@ def scale_by_shampoo(
   return optax.GradientTransformation(init, update)
 
 
-def _bounded(g):
-  """In float32, of entries whose squares have finite sums; no NaN stays."""
+def _bounded(g: Float[Array, '*s']) -> Float32[Array, '*s']:
+  """A gradient whose squares have finite sums; 0 where it is not finite."""
   g = g.astype(jnp.float32)
   largest = jnp.max(jnp.abs(g))
   # One NaN or infinity in a running mean would stay there for ever.
   return jnp.where(jnp.isfinite(largest), g * jnp.minimum(1, 1e12 / largest), 0)
 
 
-def _norm(x):
+def _norm(x: Float32[Array, '...']) -> Float32[Array, '']:
   """|x|, also where the squares of its entries are too small for float32."""
   largest = jnp.max(jnp.abs(x))
   unit = x / jnp.where(largest > 0, largest, 1)

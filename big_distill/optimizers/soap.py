@@ -18,8 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float32
+from jaxtyping import Int
 import optax
 
+from big_distill import bounds
 from big_distill import parallel
 from big_distill.ops import blocks
 
@@ -35,8 +39,18 @@ class SoapState(NamedTuple):
   nu: Any  # Piles of V.
 
 
-def scale_by(b1=0.95, b2=0.95, eps=1e-8, basis_every=10, block_size=128):
-  """The defaults are the authors', but for blocks; theirs are whole axes."""
+def scale_by(b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8,
+             basis_every: int = 10,
+             block_size: int = 128) -> optax.GradientTransformation:
+  """SOAP, and Adam for vectors.
+
+  The defaults are the authors', but for blocks; theirs are whole axes. Raises
+  ValueError for an interval or a block that is not a whole number from 1.
+  """
+  for name, value in dict(basis_every=basis_every,
+                          block_size=block_size).items():
+    bounds.check(name, value, least=1, whole=True)
+
   def labels(params):
     return jax.tree.map(lambda x: (
         'soap' if sum(n > 1 for n in x.shape) >= 2 else 'adam'), params)
@@ -46,7 +60,8 @@ def scale_by(b1=0.95, b2=0.95, eps=1e-8, basis_every=10, block_size=128):
       'adam': optax.scale_by_adam(b1, b2, eps)}, labels)
 
 
-def scale_by_soap(b1, b2, eps, basis_every, block_size):
+def scale_by_soap(b1: float, b2: float, eps: float, basis_every: int,
+                  block_size: int) -> optax.GradientTransformation:
   """SOAP of tensors that all have two or more axes longer than 1."""
   def piles_of(tree):
     return blocks.Piles([x.shape for x in jax.tree.leaves(tree)], block_size)
@@ -90,7 +105,10 @@ def scale_by_soap(b1, b2, eps, basis_every, block_size):
   return optax.GradientTransformation(init, update)
 
 
-def _refresh(turn, rounds, stats, bases, nu):
+def _refresh(turn: blocks.Turn, rounds: Int[Array, ''],
+             stats: blocks.Stack, bases: blocks.Stack,
+             nu: Float32[Array, 'n ...'],
+             ) -> tuple[blocks.Stack, Float32[Array, 'n ...']]:
   """The bases of a pile, those due iterated on, and V in their coordinates."""
   def iterate(s, q):
     return jax.lax.fori_loop(0, rounds, lambda _, q: _iterate(s, q), q)
@@ -107,8 +125,9 @@ def _refresh(turn, rounds, stats, bases, nu):
   return tuple(map(turn.put, bases, new)), turn.put(nu, after)
 
 
-def _iterate(s, q):
-  """qr(S Q) of stacks [n, d, d]; Q where there are no statistics yet."""
+def _iterate(s: Float32[Array, 'n d d'],
+             q: Float32[Array, 'n d d']) -> Float32[Array, 'n d d']:
+  """qr(S Q); Q where there are no statistics yet."""
   size = jnp.max(jnp.abs(s), (1, 2), keepdims=True)
   fresh, _ = jnp.linalg.qr(s / jnp.where(size > 0, size, 1) @ q)
   return jnp.where((size > 0) & jnp.isfinite(fresh).all((1, 2), keepdims=True),
