@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from big_distill import contracts
 from big_distill import params
 from big_distill import registry
 from big_distill import render
@@ -38,6 +39,7 @@ class Source(NamedTuple):
   split: str
   first: int
   resident: bool
+  fingerprint: str  # As that of a contracts.Source, by lengths and labels.
 
 
 class Data:
@@ -73,8 +75,12 @@ class Data:
     if not indices:
       raise ValueError(f'The split {split} of {self._file} is empty.')
     classes = tuple(map(str, self._arrays['classes'])) if label else ()
-    return Source(f'{name or self._file} {split}', len(indices), classes, own,
-                  indices[0], resident)
+    span = slice(indices[0], indices[-1] + 1)
+    return Source(
+        f'{name or self._file} {split}', len(indices), classes, own, indices[0],
+        resident, contracts.fingerprint(*(
+            self._arrays[f'{own}/{key}'][span].tolist()
+            for key in ('ends', 'labels'))))
 
   def hold(self, source: Source) -> tuple[render.Images, np.ndarray]:
     """All images of a split, decoded, and their labels, int32 [n]."""

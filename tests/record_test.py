@@ -93,6 +93,22 @@ def test_a_recording_of_something_else_is_refused_by_field(
     set_up(recording, **changes)
 
 
+def test_a_recording_of_renamed_images_is_refused(tmp_path):
+  """Their order follows from their names: answers would go to other images."""
+  folder, out = tmp_path / 'images', tmp_path / 'out'
+  folder.mkdir()
+  source = pipeline.load('caltech12', 'train[:6]')
+  for i in range(6):
+    image, _ = source.fetch(i)
+    (folder / f'{i}.jpg').write_bytes(image.numpy())
+  changes = {'data.name': f'folder:{folder}', 'data.split': 'train'}
+  record.record(config(**changes), 'teacher', out, pipeline)
+  for file in folder.iterdir():
+    file.rename(folder / f'new{file.name}')
+  with pytest.raises(ValueError, match='has fingerprint='):
+    record.record(config(**changes), 'teacher', out, pipeline)
+
+
 def test_a_recording_not_finished_is_refused(recording, tmp_path):
   for file in recording.iterdir():
     if '00002' not in file.name:
