@@ -38,7 +38,7 @@ CHOICES = {
     'student': [*imagenet.STUDENTS], 'size': ['128', '224', '384'],
     'teacher': [*imagenet.TEACHERS, 'T384+T224'], 'evals': ['val', 'all'],
     'combine': ['probs'], 'depth': ['50'], 'width': ['1.'],
-    'steps': ['300'], 'lr': ['0.02'],
+    'steps': ['300'], 'lr': ['0.02'], 'twin': ['caltech101', 'cifar10'],
 }
 
 # What runs differ in: a student or teacher of its own, data, a schedule.
@@ -54,6 +54,7 @@ RUNS = [
     ('imagenet', 'student=vit_s16'),
     ('quickstart_teacher', ''),
     ('optimizers', 'optim=soap'), ('optimizers_teacher', ''),
+    ('study', ''), ('study_teacher', ''),
 ]
 
 

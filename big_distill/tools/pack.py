@@ -11,21 +11,12 @@ such a machine is often fed through a narrow door.
 
 import io
 
-from absl import app
 from absl import flags
 import numpy as np
 
+from big_distill import command
 from big_distill import params
 from big_distill import render
-
-NAME = flags.DEFINE_string('name', None, 'A TFDS dataset, or folder:PATH.')
-DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where TFDS keeps it.')
-SPLITS = flags.DEFINE_list('splits', ['train', 'test'], 'Splits to pack; they '
-                           'are named so in the file.')
-SHORT = flags.DEFINE_integer('short', 128, 'Pixels of the shorter side.',
-                             lower_bound=1)
-QUALITY = flags.DEFINE_integer('quality', 80, 'Of WebP.', 1, 100)
-OUT = flags.DEFINE_string('out', None, 'The npz file to write.')
 
 
 def encode(image: np.ndarray, short: int, quality: int) -> bytes:
@@ -53,21 +44,29 @@ def pack(held: tuple[render.Images, np.ndarray], short: int,
               labels=np.asarray(labels, np.int32))
 
 
-def main(argv):
-  del argv
-  # TensorFlow is only needed here.
-  from big_distill.input import pipeline  # pylint: disable=g-import-not-at-top
+def main(flag: flags.FlagValues) -> None:
+  data = command.pipeline()
   arrays = {}
-  for split in SPLITS.value:
-    source = pipeline.load(NAME.value, split, DATA_DIR.value, 'none')
+  for split in flag.splits:
+    source = data.load(flag.name, split, flag.data_dir, 'none')
     arrays['classes'] = np.asarray(source.classes)
-    packed = pack(pipeline.hold(source), SHORT.value, QUALITY.value)
+    packed = pack(data.hold(source), flag.short, flag.quality)
     arrays |= {f'{split}/{key}': value for key, value in packed.items()}
     print(f'{split}: {len(packed["ends"])} images, '
           f'{packed["bytes"].nbytes / 1e6:.1f} MB')
-  params.save_npz(OUT.value, arrays)
+  params.save_npz(flag.out, arrays)
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string('name', None, 'A TFDS dataset, or folder:PATH.',
+                      required=True)
+  flags.DEFINE_string('data_dir', '', 'Where TFDS keeps it.')
+  flags.DEFINE_list('splits', ['train', 'test'], 'Splits to pack; they are named '
+                    'so in the file.')
+  flags.DEFINE_integer('short', 128, 'Pixels of the shorter side.', 1)
+  flags.DEFINE_integer('quality', 80, 'Of WebP.', 1, 100)
+  flags.DEFINE_string('out', None, 'The npz file to write.', required=True)
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['name', 'out'])
-  app.run(main)
+  command.program(main, _define_flags)

@@ -1,0 +1,160 @@
+"""What the study shows: each inequality of docs/reproduction.md, judged.
+
+  python -m bench.claims --study=DIR [--markdown]
+
+DIR is that of bench/reproduce.py. An inequality says that one side's mean over
+arms and seeds is above another's, on the same test images. It is `shown` where
+the 95 % interval of the difference, by bootstrap over these images, lies above
+zero; `against` where it lies below; else `null`. Training losses, of which there
+is one a student, take the range over seeds for the interval.
+"""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from absl import flags
+import numpy as np
+
+from big_distill import command
+
+FIXED = ('fix/rs', 'fix/cc', 'fix/ic_ens')
+INDEPENDENT, SAME = ('ind/rc', 'ind/ic'), ('same/rc', 'same/ic')
+FUNMATCH, LABELS = ('funmatch',), ('labels, mixed up',)
+SHORT, LONG, DRAWS = 30, 1000, 2000
+
+
+class Side(NamedTuple):
+  """The mean of arms at a length; of all students there."""
+  arms: tuple[str, ...]
+  epochs: int
+  school: str = 'all'
+
+
+class Claim(NamedTuple):
+  """`high` is above `low` by `metric`: top1, agree, loss, or kl."""
+  number: int
+  words: str
+  metric: str
+  high: Side
+  low: Side
+
+
+def _claims():
+  patient = lambda arms: Side(arms, LONG)
+  for metric in ('agree', 'top1'):
+    yield Claim(1, 'independent above fixed, patient', metric,
+                patient(INDEPENDENT), patient(FIXED))
+    yield Claim(1, 'same above independent, patient', metric, patient(SAME),
+                patient(INDEPENDENT))
+    yield Claim(1, 'funmatch above same, patient', metric, patient(FUNMATCH),
+                patient(SAME))
+    yield Claim(1, 'fixed above funmatch, short', metric, Side(FIXED, SHORT),
+                Side(FUNMATCH, SHORT))
+  yield Claim(2, "funmatch's training loss above fixed's", 'loss',
+              patient(FUNMATCH), patient(FIXED))
+  yield Claim(2, "same's training loss above fixed's", 'loss', patient(SAME),
+              patient(FIXED))
+  yield Claim(2, "fixed's test KL above same's", 'kl', patient(FIXED),
+              patient(SAME))
+  yield Claim(2, "fixed's test KL above funmatch's", 'kl', patient(FIXED),
+              patient(FUNMATCH))
+  lengths = (SHORT, 100, 300, LONG)
+  for short, long in zip(lengths, lengths[1:]):
+    yield Claim(3, f'funmatch, {long} epochs above {short}', 'top1',
+                Side(FUNMATCH, long), Side(FUNMATCH, short))
+  yield Claim(3, f'funmatch, 3000 epochs above {LONG}', 'top1',
+              Side(FUNMATCH, 3000, 'patient'), patient(FUNMATCH))
+  yield Claim(3, 'funmatch above labels, patient', 'top1', patient(FUNMATCH),
+              patient(LABELS))
+  for metric in ('agree', 'top1'):
+    yield Claim(4, f'same/ic above funmatch, {SHORT} epochs', metric,
+                Side(('same/ic',), SHORT), Side(FUNMATCH, SHORT))
+    yield Claim(4, f'funmatch above same/ic, {LONG} epochs', metric,
+                patient(FUNMATCH), patient(('same/ic',)))
+    yield Claim(4, 'funmatch above same/ic, 3000 epochs', metric,
+                Side(FUNMATCH, 3000, 'patient'),
+                Side(('same/ic',), 3000, 'patient'))
+  for arms in (('labels',), LABELS):
+    yield Claim(5, f'{arms[0]}: 300 epochs above {LONG}', 'top1',
+                Side(arms, 300), patient(arms))
+
+
+CLAIMS = tuple(_claims())
+
+
+class Study:
+  """Rows and answers of bench/reproduce.py."""
+
+  def __init__(self, folder: str):
+    self._folder = pathlib.Path(folder)
+    lines = (self._folder / 'rows.jsonl').read_text().splitlines()
+    self.rows = [json.loads(line) for line in lines]
+
+  def images(self, side: Side, metric: str) -> np.ndarray | None:
+    """Per test image, the mean over a side's arms and seeds [n], or None."""
+    file = self._folder / f'{side.school}_run_{side.epochs}.npz'
+    if not file.exists():
+      return None
+    with np.load(file) as answers:
+      chosen = [list(answers['arms']).index(arm) for arm in side.arms]
+      values = (answers['kl'].astype(np.float64) if metric == 'kl' else
+                answers['guess'] == answers[
+                    dict(top1='label', agree='teacher')[metric]])
+      return values[chosen].mean(axis=(0, 1))
+
+  def losses(self, side: Side) -> np.ndarray | None:
+    """The mean training loss over a side's arms, of each seed [s], or None."""
+    stage = f'{side.school}_run_{side.epochs}'
+    found: dict[int, list[float]] = {}
+    for row in self.rows:
+      if (row['stage'] == stage and row['at'] == row['epochs']
+          and row['arm'] in side.arms):
+        found.setdefault(row['seed'], []).append(row['loss'])
+    return np.asarray([np.mean(each) for each in found.values()]) if (
+        found) else None
+
+
+def judge(claim: Claim, study: Study) -> dict[str, Any] | None:
+  """{high, low, difference, its interval, verdict}, None if not yet run."""
+  sides = [study.losses(side) if claim.metric == 'loss'
+           else study.images(side, claim.metric)
+           for side in (claim.high, claim.low)]
+  if any(side is None for side in sides):
+    return None
+  difference = sides[0] - sides[1]
+  if claim.metric == 'loss':
+    interval = difference.min(), difference.max()
+  else:
+    n = len(difference)
+    counts = np.random.default_rng(0).multinomial(n, [1 / n] * n, DRAWS)
+    interval = np.quantile(counts @ difference / n, [.025, .975])
+  verdict = ('shown' if interval[0] > 0 else
+             'against' if interval[1] < 0 else 'null')
+  return dict(high=sides[0].mean(), low=sides[1].mean(),
+              difference=difference.mean(), interval=interval, verdict=verdict)
+
+
+def main(flag: flags.FlagValues) -> None:
+  study = Study(flag.study)
+  between, bar = (' | ', '|') if flag.markdown else ('  ', '')
+  for claim in CLAIMS:
+    judged = judge(claim, study)
+    percent = claim.metric in ('top1', 'agree')
+    number = (lambda x: f'{100 * x:.1f}') if percent else '{:.4f}'.format
+    cells = [str(claim.number), claim.words, claim.metric]
+    cells += ['', '', '', 'not run'] if judged is None else [
+        number(judged['high']), number(judged['low']),
+        f'{number(judged["difference"])} ({number(judged["interval"][0])} to '
+        f'{number(judged["interval"][1])})', judged['verdict']]
+    print(bar, between.join(cells), bar)
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string('study', None, "The folder of bench/reproduce.py's --out.",
+                      required=True)
+  flags.DEFINE_bool('markdown', False, 'Rows of a table.')
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -1,0 +1,77 @@
+"""One run of the study of docs/reproduction.md: the paper's claims in small.
+
+  python -m big_distill.main --workdir=DIR \
+      --config=configs/study.py:teacher=teacher.npz,mode=same/ic,epochs=300
+
+The teacher knows far more than the photographs its students see could teach by
+their labels. On Caltech-101 (twin=caltech101) it is an EfficientNet-Lite0 from
+ImageNet (bench/probe.py, configs/study_teacher.py), on CIFAR-10 (twin=cifar10)
+one of configs/optimizers_teacher.py. teacher=labels is the baseline.
+
+bench/reproduce.py runs the study itself, many students at once. Not run with this
+config yet.
+"""
+
+import ml_collections
+
+from configs import common
+
+TWINS = {
+    'caltech101': dict(name='caltech101', train='train[:1024]', n=1024,
+                       val='train[2048:]', test='test[:3000]', size=48,
+                       teacher_size=128),
+    'cifar10': dict(name='cifar10_jpeg', train='train[:2048]', n=2048,
+                    val='test[:3000]', test='test[3000:]', size=32,
+                    teacher_size=32),
+}
+RATES = [.003, .01, .03]
+
+
+def get_config(arg=None):
+  arg = common.parse(arg, twin='caltech101', teacher='teacher.npz', width=.5,
+                     lr=.01, epochs=300, **common.ARGUMENTS)
+  twin = common.choose('twin', arg.twin, TWINS)
+  c = ml_collections.ConfigDict()
+  c.seed = arg.seed
+  if arg.images:  # As many of others as so many epochs of its own would be.
+    c.total_examples = arg.epochs * twin['n']
+  else:
+    c.total_epochs = arg.epochs
+  c.batch_size = 128
+  c.log_percent = 1
+  c.steps_per_call = 1
+  c.accumulate = 1
+  c.layout = 'big_vision'
+
+  c.data = common.images(arg, name=twin['name'], split=twin['train'])
+  c.data.cache = 'decoded'
+  c.mode = common.mode(arg)
+  c.mixup = dict(group=8)
+  c.student = common.student(arg, family='bit', depth=(1, 1, 1),
+                             width=arg.width, size=twin['size'])
+  if arg.teacher == 'labels':
+    c.teachers = dict(labels=dict(labels=True))
+  else:
+    c.teachers = dict(teacher=dict(
+        init=arg.teacher, size=twin['teacher_size'], dtype='float32',
+        weights='float32'))
+  if arg.recording:
+    c.teachers.teacher.recording = arg.recording
+  c.loss = dict(name='kl', t=1., t2=True)
+  c.optim = dict(name=arg.optim, lr=arg.lr, wd=1e-4, clip=1., warmup_percent=5)
+
+  val, test = (dict(name=twin['name'], split=twin[split],
+                    data_dir=arg.data_dir) for split in ('val', 'test'))
+  c.evals = dict(
+      val=dict(type='classification', data=val),
+      student=dict(type='classification', data=test, every_percent=25))
+  if arg.teacher != 'labels':
+    c.evals.teacher = dict(type='classification', who='teacher', data=test)
+    c.evals.agree = dict(type='distance', data=test, every_percent=25)
+  c.checkpoints = dict(every_percent=10, keep=2, keep_every=0)
+  return common.tiny(c) if arg.tiny else c
+
+
+def get_sweep(arg=None):
+  del arg
+  return common.grid({'optim.lr': RATES})

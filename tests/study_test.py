@@ -1,0 +1,225 @@
+"""The study of many students measures what single runs would."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bench import claims
+from bench import probe
+from bench import reproduce
+from bench import school
+from bench import study
+from big_distill import optim
+from big_distill import packed
+from big_distill import params as params_lib
+from big_distill import render
+from big_distill import teaching
+from big_distill import train
+from big_distill.tools import pack
+from configs import quickstart
+
+CLASSES = 12
+
+
+@pytest.fixture(scope='module')
+def file(tmp_path_factory):
+  """A pack of 32 random photographs."""
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (rng.integers(12, 20), 14, 3), np.uint8)
+            for _ in range(32)]
+  arrays = pack.pack((render.pack(images), np.arange(32) % CLASSES), 12, 90)
+  path = tmp_path_factory.mktemp('study') / 'images.npz'
+  np.savez(path, classes=[*map(str, range(CLASSES))],
+           **{f'train/{key}': value for key, value in arrays.items()})
+  return str(path)
+
+
+@pytest.fixture(scope='module')
+def teacher():
+  return teaching.load('teacher', size=16, num_classes=CLASSES, random=dict(
+      family='bit', depth=(1,), width=.125))
+
+
+def setting(*arms):
+  return study.Setting(dict(family='bit', depth=(1,), width=.125), 8, arms,
+                       CLASSES, batch_size=32, votes=3, per_call=3)
+
+
+def test_the_schedule_is_that_of_single_runs():
+  for total, warmup in ((10, 0), (40, 4), (7, 1)):
+    want = optim.make_schedule(total, warmup)
+    for step in range(total):
+      got = study.schedule(step, total, warmup)
+      np.testing.assert_allclose(got, want(step), atol=1e-6)
+
+
+class Rows(list):
+  """A writer that keeps metrics in memory."""
+  write = lambda self, step, row: self.append({'step': step, **row})
+  read = lambda self: self
+  rewind = lambda self, step: None
+
+
+def test_a_student_of_a_class_is_that_of_a_run_of_its_own(
+    file, teacher, tmp_path):
+  """Same photographs, boxes, mixtures, rates: the same student."""
+  data = packed.Data(file)
+  one = school.School(data, 'train', setting('same/ic', 'funmatch'), teacher,
+                      seed=3)
+  lr = np.asarray([[.01, .02], [.03, .005]])
+  for _, _, got in one.run([5, 3], lr, 1e-3, epochs=8):
+    pass
+  config = quickstart.get_config('tiny=True')
+  with config.unlocked():
+    config.update(seed=3, total_steps=8, batch_size=32)
+    config.evals = dict(student=dict(type='classification'))
+    config.data.update(split='train', resident=True)
+    config.mode = 'funmatch'
+    config.student = dict(family='bit', depth=(1,), width=.125, size=8)
+    config.teachers = dict(teacher=dict(size=16, random=dict(
+        family='bit', depth=(1,), width=.125)))
+    config.optim = dict(name='adam', lr=.005, wd=1e-3, clip=1., warmup_steps=0)
+  train.train(config, str(tmp_path), data, Rows())
+  want = params_lib.load_npz(tmp_path / 'student.npz')
+  got = params_lib.flatten(jax.tree.map(lambda x: x[1, 1], got))
+  assert got.keys() == want.keys()
+  for name, value in want.items():
+    # Adam divides by the size of gradients, where rounding shows first: eight
+    # steps of .005 move a parameter by up to .04.
+    np.testing.assert_allclose(got[name], value, atol=2e-3, err_msg=name)
+  assert abs(want['head/kernel']).max() > .01
+
+
+def test_answers_of_fixed_teachers_are_means_over_their_views(file, teacher):
+  data = packed.Data(file)
+  held = data.hold(data.load())
+  tables = study.record(held, setting(*study.ARMS), teacher, seed=0)
+  assert tables.keys() == {'fix/rs', 'fix/cc', 'fix/ic_ens'}
+  for table in tables.values():
+    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
+  pixels = school.pixels_of(data, 'train', 'central@16')
+  want = np.exp(school.ask(teacher, pixels))
+  np.testing.assert_allclose(tables['fix/cc'], want, atol=1e-5)
+  assert abs(tables['fix/ic_ens'] - want).max() > 1e-3
+
+
+def test_every_arm_sees_its_mode(teacher):
+  seen = study.see(setting(*study.ARMS), teacher)
+  words = {name: [str(view) for view in pair] for name, pair in seen.items()}
+  assert words['ind/rc'] == ['random#student@8', 'random#teacher@16']
+  assert words['same/ic'] == words['funmatch'] == [
+      'inception#both@8', 'inception#both@16']
+  assert words['labels'] == words['labels, mixed up'] == [
+      'inception#both@8', 'None']
+  # A recorded teacher's own views are not rendered in lessons.
+  shown = {*map(str, study.shown_views(setting('fix/rs', 'fix/cc'), teacher))}
+  assert shown == {'squash@8', 'random#student@8'}
+
+
+def test_an_exam_asks_every_student_every_image(file, teacher):
+  data = packed.Data(file)
+  one = school.School(data, 'train', setting('funmatch'), teacher)
+  *_, (_, loss, params) = one.run([0, 1], np.full((1, 2), .01), 0., 2)
+  images = {'a': school.pixels_of(data, 'train[:5]', 'central@8'),
+            'b': school.pixels_of(data, 'train[5:]', 'central@8')}
+  answers = school.make_exam(one.model, images)(params)
+  assert answers['a'].shape == (1, 2, 5, CLASSES) and loss.shape == (1, 2)
+  alone = jax.tree.map(lambda x: x[0, 1], params)
+  for name, pixels in images.items():
+    logits, _ = one.model.apply(
+        {'params': alone}, np.float32(pixels) / 127.5 - 1)
+    np.testing.assert_allclose(answers[name][0, 1],
+                               jax.nn.log_softmax(logits), atol=1e-4)
+
+
+def test_measures_are_the_formulas():
+  rng = np.random.default_rng(0)
+  answers, told = (np.log(rng.dirichlet(np.ones(4), shape))
+                   for shape in ((2, 3, 5), (5,)))
+  labels = rng.integers(0, 4, 5)
+  got = reproduce.measure(answers, told, labels)
+  for a, s in np.ndindex(2, 3):
+    mine = answers[a, s]
+    hits = [mine[i].argmax() == labels[i] for i in range(5)]
+    same = [mine[i].argmax() == told[i].argmax() for i in range(5)]
+    kl = [sum(np.exp(told[i]) * (told[i] - mine[i])) for i in range(5)]
+    for key, each in (('top1', hits), ('agree', same), ('kl', kl)):
+      assert got[key][a, s] == pytest.approx(np.mean(each))
+
+
+def rows_of(stage, **changes):
+  return [dict(stage=stage.name, arm=arm, tuning=stage.tuning, seed=0, lr=lr,
+               epochs=stage.epochs, at=stage.epochs, loss=1., val_top1=top1,
+               **changes)
+          for arm in reproduce.SCHOOLS[stage.school]
+          for lr, top1 in ((.003, .5), (.01, .7), (.03, .6))]
+
+
+def test_rates_are_chosen_on_validation_and_taken_on_when_longer():
+  stage = reproduce.Stage('all', 300, tuning=True)
+  rows = rows_of(stage)
+  rows[0]['val_top1'] = .9  # fix/rs at .003.
+  early = dict(rows[1], val_top1=1., at=75.)  # Not the end of a run.
+  for epochs in (300, 1000):
+    got = reproduce.best_rates(rows + [early], ('fix/rs', 'funmatch'), epochs)
+    assert got.tolist() == [[.003], [.01]]
+  with pytest.raises(ValueError, match="'funmatch' at 30 epochs are not tuned"):
+    reproduce.best_rates(rows, ('funmatch',), 30)
+
+
+def test_what_is_finished_is_not_left():
+  first, second, *_ = reproduce.PLAN
+  rows = rows_of(first)
+  assert reproduce.left([]) == [*reproduce.PLAN]
+  assert reproduce.left(rows) == [*reproduce.PLAN[1:]]
+  half = [dict(row, at=row['epochs'] / 2) for row in rows_of(second)]
+  assert second in reproduce.left(rows + half)
+
+
+def write(folder, epochs, right, loss):
+  """A stage where each arm is right on some images; all agree with no one."""
+  arms = [*study.ARMS]
+  guess = np.ones((len(arms), 3, 400), np.uint8)
+  for i, arm in enumerate(arms):
+    guess[i, :, :right(arm)] = 0
+  np.savez(folder / f'all_run_{epochs}.npz', arms=arms, guess=guess,
+           kl=np.zeros(guess.shape), label=np.zeros(400, np.uint8),
+           teacher=np.full(400, 2, np.uint8))
+  with (folder / 'rows.jsonl').open('a') as file:
+    for arm in arms:
+      for seed in (1, 2, 3):
+        file.write(json.dumps(dict(
+            stage=f'all_run_{epochs}', arm=arm, seed=seed, at=epochs,
+            epochs=epochs, loss=loss(arm) + .01 * seed)) + '\n')
+
+
+def test_verdicts_follow_the_interval_of_paired_images(tmp_path):
+  write(tmp_path, 30, lambda arm: 100, lambda arm: 1.)
+  write(tmp_path, 1000, lambda arm: 300 if arm == 'funmatch' else 200,
+        lambda arm: .5 if arm.startswith('fix') else 1.)
+  judged = {(claim.number, claim.words, claim.metric): claims.judge(
+      claim, claims.Study(tmp_path)) for claim in claims.CLAIMS}
+  above = judged[1, 'funmatch above same, patient', 'top1']
+  assert above['verdict'] == 'shown' and above['difference'] == .25
+  low, high = above['interval']  # 1.96 (p (1 - p) / n)^.5 either way.
+  assert low == pytest.approx(.25 - 1.96 * .0217, abs=.004)
+  assert high == pytest.approx(.25 + 1.96 * .0217, abs=.004)
+  assert judged[1, 'same above independent, patient', 'top1'][
+      'verdict'] == 'null'
+  loss = judged[2, "funmatch's training loss above fixed's", 'loss']
+  assert loss['verdict'] == 'shown' and loss['difference'] == pytest.approx(.5)
+  assert judged[3, 'funmatch, 300 epochs above 100', 'top1'] is None
+  other = claims.Claim(0, 'the reverse', 'top1', claims.Side(('labels',), 30),
+                       claims.Side(('funmatch',), 1000))
+  assert claims.judge(other, claims.Study(tmp_path))['verdict'] == 'against'
+
+
+def test_a_head_is_fitted_to_what_can_be_told_apart():
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 3, 300)
+  features = np.eye(3)[labels] @ rng.normal(size=(3, 8)) * 3
+  features = np.float32(features + .1 * rng.normal(size=features.shape))
+  head = probe.fit(features[:200], labels[:200], 3, 1e-4)
+  assert probe.score(head, features[200:], labels[200:]) == 1
