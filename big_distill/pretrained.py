@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import bounds
 from big_distill import cards
 from big_distill import contracts
 from big_distill import models
@@ -33,19 +34,30 @@ def _families() -> dict[str, contracts.Family]:
 
 
 def build(family='', **kwargs):
-  """A model: build(family='bit', num_classes=10, depth=50)."""
+  """A model: build(family='bit', num_classes=10, depth=50).
+
+  Raises ValueError for an option that the family lacks, a width that is not above
+  0 and a number of classes that is not a whole number from 1.
+  """
   if not family:
     raise ValueError('A model has a family: set family to one of '
                      f'{", ".join(_families())}.')
+  if 'width' in kwargs:
+    bounds.check('width', kwargs['width'], above=0)
+  if kwargs.get('num_classes') is not None:
+    bounds.check('num_classes', kwargs['num_classes'], least=1, whole=True)
   return registry.bind(registry.load('models', family).Model, **kwargs)()
 
 
 def create(*, size, seed=0, **kwargs):
   """(model, params): a model with initial values, as numpy arrays.
 
+  Raises ValueError for a size that is not a whole number of pixels, and as build.
+
   A value depends on the seed and on the parameter's name. Nothing is compiled
   for the initializers of ops/initial.py, nor for zeros and ones.
   """
+  bounds.check('size', size, least=1, whole=True)
   model = build(**kwargs)
   inits = {}
 

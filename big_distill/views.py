@@ -12,13 +12,15 @@ the same fields in a config. Mixup is not a view: it blends whole batches, all
 views alike, on the device. How boxes are drawn is in `input/crops.py`.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import re
+from typing import Any
 import zlib
 
 from big_distill import registry
 
-CROPS = {  # Does it throw a die?
+CROPS = {  # Whether it throws a die.
     'squash': False,  # The whole image, its aspect given up.
     'central': False,  # The central square.
     'random': True,  # A square of the central one's side, anywhere.
@@ -52,12 +54,16 @@ class View:
                        f'for example {self.crop}#both.')
     if self.draw and not CROPS[self.crop]:
       raise ValueError(f'View {self}: {self.crop} takes no draw.')
-    if self.size is not None and self.size < 1:
-      raise ValueError(f'View {self}: a size is at least 1 pixel.')
+    if self.size is not None and (self.size < 1 or self.size != int(self.size)):
+      raise ValueError(f'View {self}: a size is a whole number of pixels, at '
+                       'least 1.')
 
   @classmethod
-  def parse(cls, text):
-    """'inception#both@224' -> View('inception', 'both', 224)."""
+  def parse(cls, text: str) -> 'View':
+    """The view that a text says: 'inception#both@224', crop and draw and size.
+
+    Raises ValueError where it does not say one.
+    """
     match = re.fullmatch(r'(\w+)(?:#(\w+))?(?:@(\d+))?', text)
     if not match:
       raise ValueError(f'View {text!r} is not of the form crop[#draw][@size], '
@@ -65,21 +71,21 @@ class View:
     crop, draw, size = match.groups()
     return cls(crop, draw, int(size) if size else None)
 
-  def __str__(self):
+  def __str__(self) -> str:
     return (self.crop + (f'#{self.draw}' if self.draw else '')
             + (f'@{self.size}' if self.size is not None else ''))
 
-  def at(self, size):
+  def at(self, size: int | None) -> 'View':
     """The same region, rendered at another size."""
     return dataclasses.replace(self, size=size)
 
   @property
-  def region(self):
-    """What decides the pixels before they are resized."""
+  def region(self) -> 'View':
+    """The view without its size: it decides pixels before they are resized."""
     return self.at(None)
 
   @property
-  def die(self):
+  def die(self) -> int | None:
     """The number of the die, folded into the example's seed; None if fixed."""
     return zlib.crc32(self.draw.encode()) if self.draw else None
 
@@ -103,7 +109,7 @@ class Mode:
     if self.student.size or self.teacher.size:
       raise ValueError(f'{self}: sizes belong to the models, not to the mode.')
 
-  def __str__(self):
+  def __str__(self) -> str:
     return (f'student sees {self.student}, teachers see {self.teacher}'
             + (', mixed up' if self.mixup else ''))
 
@@ -120,8 +126,11 @@ MODES = {  # The student sees, its teachers see (paper, section 3.1 and Fig. 2).
 }
 
 
-def mode(spec):
-  """A Mode, from its name in MODES or from a mapping of Mode's fields."""
+def mode(spec: str | Mapping[str, Any]) -> Mode:
+  """A Mode, from its name in MODES or from a mapping of Mode's fields.
+
+  Raises ValueError for another name or field, or a model that sees nothing.
+  """
   if not isinstance(spec, str):
     spec = {**spec}
     fields = [field.name for field in dataclasses.fields(Mode)]
@@ -135,7 +144,8 @@ def mode(spec):
   return MODES[spec]
 
 
-def assign(mode, student_size, teacher_sizes):
+def assign(mode: Mode, student_size: int, teacher_sizes: Sequence[int],
+           ) -> tuple[View, tuple[View, ...]]:
   """One View for the student and one per teacher, each at its model's size."""
   return (mode.student.at(student_size),
           tuple(mode.teacher.at(size) for size in teacher_sizes))

@@ -1,5 +1,9 @@
 """Durations become steps by arithmetic that the paper's tables confirm."""
 
+import fractions
+
+import hypothesis
+from hypothesis import strategies
 import pytest
 
 from big_distill.durations import due
@@ -24,6 +28,23 @@ def test_every_unit_says_the_same():
     assert without(section, 'log') == {'other': 1}
 
 
+@hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+@hypothesis.given(
+    strategies.sampled_from(['steps', 'examples', 'epochs', 'percent']),
+    strategies.integers(0, 10**7) | strategies.floats(0, 1e5),
+    strategies.integers(1, 4096), strategies.integers(1, 2 * 10**6),
+    strategies.integers(1, 10**6))
+def test_any_duration_is_its_exact_value_rounded(unit, amount, batch, n, total):
+  got = Durations(batch, n, total).of({f'log_{unit}': amount}, 'log')
+  worth = {'steps': 1, 'examples': fractions.Fraction(1, batch),
+           'epochs': fractions.Fraction(n, batch),
+           'percent': fractions.Fraction(total, 100)}[unit]
+  exact = fractions.Fraction(amount) * worth
+  # Half a step, and float64's rounding of what may be 1e14 steps.
+  assert abs(got - exact) <= .5 + exact * 2**-51 or got == 1 > exact > 0
+  assert (got == 0) == (amount == 0)
+
+
 def test_zero_is_never_and_little_is_once():
   durations = Durations(10, 100, 200)
   assert durations.of({'log_steps': 0}, 'log') == 0
@@ -33,8 +54,11 @@ def test_zero_is_never_and_little_is_once():
 
 @pytest.mark.parametrize('section, message', [
     ({'log_steps': 1, 'log_epochs': 2}, 'log_steps and log_epochs'),
-    ({}, 'None of log_steps'), ({'log_steps': -1}, 'not negative'),
-    ({'log_percent': 3}, 'percentage of itself')])
+    ({}, 'None of log_steps'),
+    ({'log_steps': -1}, 'log_steps=-1 should be a finite number, 0 or more'),
+    ({'log_epochs': float('inf')}, 'log_epochs=inf should be a finite number'),
+    ({'log_steps': 'often'}, "log_steps='often' should be"),
+    ({'log_percent': 3}, 'log_percent=3 would be a percentage of itself')])
 def test_an_unclear_duration_is_an_error(section, message):
   with pytest.raises(ValueError, match=message):
     Durations(10, 100).of(section, 'log')

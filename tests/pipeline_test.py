@@ -2,6 +2,8 @@
 
 import itertools
 
+import hypothesis
+from hypothesis import strategies
 import jax
 import numpy as np
 import pytest
@@ -51,6 +53,28 @@ def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(source, size)
   epochs = np.concatenate([batch['index'] for batch in steps]).reshape(6, N)
   assert all(sorted(epoch) == list(range(N)) for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) == 6
+
+
+@hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
+@hypothesis.given(
+    strategies.lists(strategies.tuples(strategies.integers(1, 12),
+                                       strategies.integers(1, 3)),
+                     min_size=1, max_size=3),
+    strategies.integers(0, 2**31 - 1), strategies.integers(0, 10**9))
+def test_any_mixture_visits_each_example_once_an_epoch(parts, seed, epoch):
+  weights = sum(weight for _, weight in parts)
+  example = tf.function(lambda number: pipeline.example_of(number, parts, seed))
+  first = 0
+  for i, (n, weight) in enumerate(parts):
+    # Numbers of the i-th part: `own` counts its examples over all epochs.
+    before = sum(weight for _, weight in parts[:i])
+    own = epoch * n + np.arange(n)
+    numbers = own // weight * weights + before + own % weight
+    epochs, indices = zip(*[example(tf.constant(x, tf.int64))
+                            for x in numbers])
+    assert {int(e) for e in epochs} == {epoch}
+    assert sorted(int(x) - first for x in indices) == list(range(n))
+    first += n
 
 
 @pytest.mark.parametrize('n', [1, 2, 3, 1000])

@@ -49,7 +49,7 @@ def test_any_text_is_a_view_or_a_clear_error(text):
     ('central#x', 'central takes no draw'), ('squash#both@3', 'takes no draw'),
     ('inception', 'inception needs a draw, for example inception#both'),
     ('random@32', 'needs a draw'), ('incepton#both', 'did you mean inception'),
-    ('central@0', 'at least 1 pixel'), ('central@', 'not of the form'),
+    ('central@0', 'whole number of pixels, at least 1'), ('central@', 'not of the form'),
     ('central@-1', 'not of the form'), ('', 'not of the form'),
     ('random#a#b', 'not of the form')])
 def test_what_is_not_a_view_is_an_error_that_helps(text, message):
@@ -98,3 +98,8 @@ def test_every_model_sees_its_own_size_of_the_modes_region():
 def test_draws_are_different_dice_and_fixed_crops_have_none():
   dice = [View('random', draw).die for draw in ('student', 'teacher', 'both')]
   assert len(set(dice)) == 3 and View('central').die is None
+
+
+def test_a_size_is_a_whole_number_of_pixels():
+  with pytest.raises(ValueError, match='central@2.5: a size is a whole number'):
+    View('central').at(2.5)
