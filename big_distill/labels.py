@@ -18,7 +18,8 @@ Label = Int[AnyArray, ' b'] | Int[AnyArray, 'b c']
 
 def is_known(label: Label) -> Bool[AnyArray, ' b']:
   """Whether examples have a label."""
-  return label >= 0 if label.ndim == 1 else (label > 0).any(axis=-1)  # type: ignore[return-value]
+  known = label >= 0 if label.ndim == 1 else (label > 0).any(axis=-1)
+  return known  # type: ignore[return-value]  # The array it was made of.
 
 
 def shares(label: Label, num_classes: int) -> Float32[Array, 'b c']:

@@ -36,8 +36,9 @@ def temper(log_probs: Logits, t: Temperature) -> Float32[Array, 'b c']:
   return jax.nn.log_softmax(log_probs.astype(jnp.float32) / t, axis=-1)
 
 
-def _both(logits: Logits, target: Target,
-          t: Temperature) -> tuple[Float32[Array, 'b n'], Float32[Array, 'b n']]:
+def _both(
+    logits: Logits, target: Target, t: Temperature,
+) -> tuple[Float32[Array, 'b n'], Float32[Array, 'b n']]:
   """Log-probs at temperature t of the student and of its target."""
   if isinstance(target, topk.TopK):
     log_p, log_q = topk.in_buckets(target, logits, t)

@@ -95,7 +95,7 @@ def _without(x: Float32[Array, 'b c'],
 
 def _tail_at(x: Float32[Array, 'b c'],
              b: Float32[Array, '']) -> Float32[Array, 'b 2']:
-  """(L(b), L'(b)) of a tail, the others being -inf. An empty tail is (-inf, 0)."""
+  """(L(b), L'(b)) of what is not -inf in x, or (-inf, 0) of nothing."""
   value = jax.nn.logsumexp(b * x, axis=-1)
   # Where everything is -inf so is the value, and -inf - -inf is NaN.
   p = jnp.exp(b * x - jnp.where(value == -jnp.inf, 0., value)[..., None])
@@ -106,8 +106,8 @@ def _tail_at(x: Float32[Array, 'b c'],
 def tail_logsumexp(answer: TopK, t: Temperature) -> Float32[Array, ' b']:
   """logsumexp(x / t) over the tail of a TopK, for t from 1 to 10.
 
-  Exact at NODES, and -inf where the tail is empty. Raises ValueError for another
-  t, unless it is an array, which is not looked at.
+  Exact at NODES, and -inf where the tail is empty. Raises ValueError for
+  another t, unless it is an array, which is not looked at.
   """
   if isinstance(t, (int, float)) and not NODES[-1] <= t <= NODES[0]:
     raise ValueError(f'A temperature of {t:g} is outside {NODES[-1]:g} to '

@@ -36,7 +36,7 @@ METHODS = {'inception': 'bilinear', 'random': 'area', 'central': 'area',
 # Share of a side that central, random and window keep. big_vision evaluates 224
 # px after resizing to 256; the small datasets at 128 px after 160, that is 0.8.
 # The paper does not define its mild random crop: this is our reading. `window`
-# is BiT-HyperRule's crop: a whole image resized to a square, and a square of it.
+# is BiT-HyperRule's crop: resize the whole image to a square, crop a square.
 FRACTION = 224 / 256
 
 

@@ -13,8 +13,8 @@ class Evaluator:
   """Per class, how often the student chooses what its teachers chose.
 
   The class of an image is the teachers' choice, so labels are not needed;
-  classes they never choose are left out. Besides: the mean over classes and
-  the worst of them.
+  classes they never choose are left out. 'mean' is the mean over classes,
+  'worst' the least of them.
   """
   labelled = False
   needs = ('student', 'teacher')

@@ -1,4 +1,4 @@
-"""Whether confidence is deserved: expected calibration error and NLL."""
+"""How far confidence is from accuracy: expected calibration error and NLL."""
 
 import dataclasses
 

@@ -8,14 +8,15 @@ import numpy as np
 from big_distill import labels
 
 
-def linear_cka(x: Float[np.ndarray, 'n f'], y: Float[np.ndarray, 'n g']) -> float:
+def linear_cka(x: Float[np.ndarray, 'n f'],
+               y: Float[np.ndarray, 'n g']) -> float:
   """Linear CKA of two models' features of the same examples, in [0, 1].
 
   |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, features centred (Kornblith et al.,
   arXiv 1905.00414, eq. 3 to 5, biased estimator).
   """
   x, y = (z - z.mean(axis=0) for z in (x, y))
-  if len(x) < max(x.shape[1], y.shape[1]):  # Gram matrices say the same.
+  if len(x) < max(x.shape[1], y.shape[1]):  # Gram matrices give the same.
     k, l = x @ x.T, y @ y.T
     cross, own = np.sum(k * l), np.linalg.norm(k) * np.linalg.norm(l)
   else:

@@ -1,7 +1,8 @@
-"""What features are worth elsewhere: least squares from a few images a class.
+"""How well features serve another task: least squares on a few images a class.
 
-As big_vision's: one-versus-rest targets of +-1, features standardised by the
-few images, ridge regression, the mean over seeds of who these images are.
+As in big_vision: one-versus-rest targets of +-1, features standardised by the
+few images, ridge regression. Each seed chooses other images; the result is the
+mean over seeds.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ Few = Int[np.ndarray, ' m'] | Int[np.ndarray, 'm c']  # As labels.Label.
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """Needs a second split, `train`, of which the few images are drawn.
+  """Needs a second split, `train`, from which the few images are drawn.
 
   Classes with fewer images than shots give all they have.
   """
@@ -57,8 +58,9 @@ class Evaluator:
     return results
 
 
-def _labelled(x: Float[np.ndarray, 'n f'], label: labels.Label, num_classes: int,
-              ) -> tuple[Float[np.ndarray, 'm f'], Float[np.ndarray, 'm c']]:
+def _labelled(
+    x: Float[np.ndarray, 'n f'], label: labels.Label, num_classes: int,
+) -> tuple[Float[np.ndarray, 'm f'], Float[np.ndarray, 'm c']]:
   """Features and labels [n, c], of the examples that have a label."""
   known = labels.is_known(label)
   return x[known], np.asarray(labels.shares(label[known], num_classes))

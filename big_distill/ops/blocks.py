@@ -1,4 +1,4 @@
-"""Tensors cut into blocks, and the blocks of one shape laid on one pile.
+"""Cuts tensors into blocks, and stacks all blocks of one shape.
 
 Second-order optimizers keep a matrix for every axis of a block. A kernel
 [3, 3, 128, 300] becomes [9, 128, 300] (small neighbours merge), then three
@@ -83,9 +83,9 @@ class Cut:
 
 
 class Piles:
-  """Which tensors are cut, and the pile that the blocks of each lie on.
+  """Which tensors are cut, and the pile that holds the blocks of each.
 
-  Those with fewer than `min_rank` axes longer than 1 stay as they are.
+  Tensors with fewer than `min_rank` axes longer than 1 are not cut.
   """
 
   def __init__(self, shapes: Iterable[Shape], limit: int = 128,
@@ -147,19 +147,19 @@ def covariances(x: Blocks) -> tuple[Shaped[Array, 'n _ _'], ...]:
 def contract(x: Blocks,
              matrices: Sequence[Shaped[AnyArray, 'n _ _']]) -> Blocks:
   """y_j = sum_i M_ij x_i along each axis, M [n, d, d] one of `matrices`."""
-  for matrix in matrices:  # Each round moves the next axis to the front.
+  for matrix in matrices:  # Each round brings the next axis to the front.
     x = jnp.einsum('nij,ni...->n...j', matrix, x)
   return x
 
 
 class Turn(NamedTuple):
-  """Whose turn it is on a pile: `size` blocks from `start`, if it is `due`."""
+  """The part of a pile to refresh: `size` blocks from `start`, if `due`."""
   size: int
   start: Int[Array, '']
   due: Bool[Array, '']
 
   def take(self, stack: Shaped[Array, 'n ...']) -> Shaped[Array, 'm ...']:
-    """The part of a stack whose turn it is."""
+    """That part of a stack."""
     return jax.lax.dynamic_slice_in_dim(stack, self.start, self.size)
 
   def put(self, stack: Shaped[Array, 'n ...'],
@@ -168,7 +168,7 @@ class Turn(NamedTuple):
     return jax.lax.dynamic_update_slice_in_dim(stack, part, self.start, 0)
 
   def work(self, function: Callable, idle: Any) -> Any:
-    """function() where it is due, else `idle`, of the same shapes."""
+    """function() if due, else `idle`, which has the same shapes."""
     return jax.lax.cond(self.due, function, lambda: idle)
 
 
@@ -176,8 +176,8 @@ def turns(shapes: dict[str, Shape], every: int,
           count: Int[Array, '']) -> dict[str, Turn]:
   """Whose turn it is at step `count`: each block's, once in `every` steps.
 
-  The work is spread evenly over these steps, so that no step waits for it: of
-  a high pile a part at each, low ones one after another.
+  The work is spread evenly, so that no step takes much longer than others: of a
+  high pile each step refreshes a part, low piles follow one another.
   """
   result, first = {}, 0
   for pile, (n, *_) in shapes.items():

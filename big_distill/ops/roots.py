@@ -1,9 +1,9 @@
 """Inverse p-th roots of stacks of symmetric positive semidefinite matrices.
 
-Each takes A [n, d, d], an integer p and a ridge eps relative to the largest
-eigenvalue of each matrix, and gives ((A + eps lmax I)^(-1/p), error [n]). The
-root of a zero matrix is I. Scale does not matter: A is normalised first. Where
-the error is past TOLERATED, or not a number, the root is not to be used.
+Each function takes matrices A, an integer p and a ridge eps, relative to the
+largest eigenvalue lmax of each matrix. It returns (A + eps lmax I)^(-1/p) and
+the error of each. A is normalised first, so its scale does not matter; the root
+of a zero matrix is I. Do not use a root whose error is above TOLERATED, or NaN.
 
 Newton's iteration is the default: on ill-conditioned float32 matrices it is
 several times as accurate as the eigendecomposition, it is all products, and
@@ -23,7 +23,7 @@ Roots = tuple[Matrices, Float32[Array, ' n']]
 
 def newton(a: Matrices, p: int, eps: float, steps: int = 50,
            tolerance: float = 1e-6) -> Roots:
-  """Coupled Newton: M -> I and H -> A^(-1/p), with M = H^p A throughout."""
+  """The root by coupled Newton: M -> I, H -> A^(-1/p), and always M = H^p A."""
   a, scale = _normalised(a)
   eye = jnp.eye(a.shape[-1], dtype=a.dtype)
   a += eps * _largest_eigenvalue(a)[:, None, None] * eye
@@ -38,7 +38,7 @@ def newton(a: Matrices, p: int, eps: float, steps: int = 50,
     t = (1 + 1 / p) * eye - m / p
     m_new, h_new = _power(t, p) @ m, h @ t
     e_new = _distance(m_new, eye)
-    # Past convergence rounding only adds up; a diverging step is not taken.
+    # After convergence rounding adds up: do not take a step that diverges.
     accept = going & (e_new < 1.2 * error)
     keep = accept[:, None, None]
     return (step + 1, jnp.where(keep, m_new, m), jnp.where(keep, h_new, h),
@@ -53,7 +53,7 @@ def newton(a: Matrices, p: int, eps: float, steps: int = 50,
 
 
 def eigh(a: Matrices, p: int, eps: float) -> Roots:
-  """By eigendecomposition; wants eps >= 1e-5 in float32."""
+  """The root by eigendecomposition; in float32 it needs eps >= 1e-5."""
   a, scale = _normalised(a)
   w, v = jnp.linalg.eigh(a)
   w = jnp.maximum(w, 0) + eps * w[:, -1:]
@@ -65,8 +65,8 @@ ROOTS = {'newton': newton, 'eigh': eigh}
 
 
 def _normalised(a: Matrices) -> tuple[Matrices, Float32[Array, 'n 1 1']]:
-  """(A / scale, scale), scale being of A's size; (I, 1) of a zero matrix."""
-  # By the largest entry first: the squares in a norm would overflow.
+  """(A / scale, scale), where scale is |A|; (I, 1) for a zero matrix."""
+  # Divide by the largest entry first: squares in a norm would overflow.
   largest = jnp.max(jnp.abs(a), (1, 2), keepdims=True)
   zero = largest == 0
   a = jnp.where(zero, jnp.eye(a.shape[-1]), a / jnp.where(zero, 1, largest))
@@ -76,7 +76,7 @@ def _normalised(a: Matrices) -> tuple[Matrices, Float32[Array, 'n 1 1']]:
 
 def _largest_eigenvalue(a: Matrices, steps: int = 50) -> Float32[Array, ' n']:
   """The largest eigenvalue of each matrix, by power iterations."""
-  # A start that no matrix of a real problem is orthogonal to.
+  # A random start is not orthogonal to the first eigenvector.
   start = jax.random.normal(jax.random.key(0), a.shape[1:2])
   v = jnp.tile(start / jnp.linalg.norm(start), [a.shape[0], 1])
 

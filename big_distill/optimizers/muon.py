@@ -1,8 +1,8 @@
 """Muon (Jordan et al., 2024): momentum, made orthogonal by Newton-Schulz.
 
-As its authors advise, for hidden layers only: kernels as matrices [all else,
-output], while the head, scales and biases are Adam's. So are kernels of one
-input channel (depthwise convolutions), which are not matrices between features.
+Its authors advise it for hidden layers only. Kernels are matrices [all else,
+output]. The head, scales and biases use Adam, and so do kernels of one input
+channel (depthwise convolutions), which do not mix features.
 """
 
 import math
@@ -16,11 +16,13 @@ def scale_by(beta: float = 0.95, nesterov: bool = True,
              rms: float | None = 0.2, b1: float = 0.9, b2: float = 0.999,
              eps: float = 1e-8,
              mu_dtype: str | None = None) -> optax.GradientTransformation:
-  """Muon, and Adam for the rest. beta is Muon's momentum; b1, b2 and eps are Adam's.
+  """Muon, and Adam for the rest.
 
-  rms: of a Muon update, 0.2 being about that of Adam's, so that one learning
-    rate serves both (arXiv 2502.16982); None scales by sqrt(outputs / inputs)
-    where that is above 1, as first published.
+  beta is Muon's momentum; b1, b2 and eps are Adam's.
+
+  rms: the root mean square of a Muon update. That of Adam's is about 0.2, so
+    that one learning rate serves both (arXiv 2502.16982). None scales by
+    max(1, sqrt(outputs / inputs)), as first published.
   """
   muon = optax.chain(
       optax.contrib.scale_by_muon(
@@ -40,13 +42,13 @@ def _labels(params):
 
 
 def _dimensions(params):
-  """All axes but the last are reduced, the last is the output."""
+  """Which axes are inputs (all but the last) and outputs (the last)."""
   return jax.tree.map(lambda x: optax.contrib.MuonDimensionNumbers(
       tuple(range(x.ndim - 1)), x.ndim - 1), params)
 
 
 def _factor(u, rms):
-  """Of an orthogonal [..., outputs], whose rms is 1 / sqrt(longer side)."""
+  """The scale of an orthogonal u, whose rms is 1 / sqrt(longer side)."""
   inputs, outputs = math.prod(u.shape[:-1]), u.shape[-1]
   return (math.sqrt(max(1, outputs / inputs)) if rms is None
           else rms * math.sqrt(max(inputs, outputs)))

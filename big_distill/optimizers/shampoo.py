@@ -7,13 +7,13 @@ For a block G of a tensor, of r axes longer than 1 (blocks.py says which):
   D   =  M x_1 H_1 ... x_r H_r           M the gradient, or its running mean
   D   <- D |U| / |D|                     norms of whole tensors: grafting
 
-U is the update of a simpler rule, whose learning rates and schedules Shampoo so
-inherits. It is taken as it is before `start_step`, and always by tensors of
-fewer than `min_rank` axes longer than 1.
+U is the update of a simpler rule, such as Adam's. Its norm makes learning rates
+and schedules of that rule fit Shampoo. Before `start_step` U itself is the
+update, and always for tensors of fewer than `min_rank` axes longer than 1.
 
-Each step computes every `root_every`-th root, in turn, on all devices together
-(roots.py, parallel.spread), so that steps take equal time. Statistics and roots
-are float32 replicas on all devices, and so is what a checkpoint holds.
+Each step computes the roots of one part of `root_every`, shared out over all
+devices (roots.py, parallel.spread), so that steps take equal time. Statistics and
+roots are float32, the same on all devices; a checkpoint holds one copy.
 """
 
 import functools
@@ -142,7 +142,7 @@ def scale_by_shampoo(
 
   def update(updates, state, params=None):
     del params
-    # Of matrices as ill-conditioned as these, lower precision leaves nothing.
+    # These matrices are so ill-conditioned that lower precision loses them.
     with jax.default_matmul_precision('highest'):
       return _update(updates, state)
 
@@ -210,9 +210,9 @@ def _learn(stats, piles, b2):
 
 
 def _refresh(turn, old, stats, weight, root):
-  """(roots of one pile, number that failed), the due ones computed anew.
+  """(roots of one pile, how many failed): those that are due are recomputed.
 
-  A root that fails stays what it was.
+  Where that fails, the old root stays.
   """
   before = [turn.take(h) for h in old]
 

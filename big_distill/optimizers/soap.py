@@ -8,10 +8,11 @@ For a block G of a tensor with two or more axes longer than 1 (blocks.py):
   S_i <- b2 S_i + (1 - b2) G_i G_i'
   Q_i <- qr(S_i Q_i)                     one step of orthogonal iteration
 
-Bases take turns as Shampoo's roots do: each is `basis_every` steps old at most.
-Its first turn iterates longer; until then it is the identity, and the block is
-Adam's. With a basis turns V, as if coordinates were uncorrelated, where the
-authors' code permutes it. Other tensors are Adam's throughout.
+Bases are refreshed in turn, as Shampoo's roots are: each is `basis_every` steps
+old at most. Before its first refresh, which iterates longer, a block uses Q = I,
+which is plain Adam. When Q changes, V is rotated by the squared overlaps of old
+and new basis, which is exact for uncorrelated coordinates; the authors' code
+permutes V instead. Other tensors use Adam.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from big_distill import bounds
 from big_distill import parallel
 from big_distill.ops import blocks
 
-FIRST = 10  # Iterations of a basis's first turn.
+FIRST = 10  # Iterations of the first refresh.
 
 
 class SoapState(NamedTuple):
@@ -62,7 +63,7 @@ def scale_by(b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8,
 
 def scale_by_soap(b1: float, b2: float, eps: float, basis_every: int,
                   block_size: int) -> optax.GradientTransformation:
-  """SOAP of tensors that all have two or more axes longer than 1."""
+  """SOAP alone, for tensors that have two or more axes longer than 1."""
   def piles_of(tree):
     return blocks.Piles([x.shape for x in jax.tree.leaves(tree)], block_size)
 
@@ -109,7 +110,7 @@ def _refresh(turn: blocks.Turn, rounds: Int[Array, ''],
              stats: blocks.Stack, bases: blocks.Stack,
              nu: Float32[Array, 'n ...'],
              ) -> tuple[blocks.Stack, Float32[Array, 'n ...']]:
-  """The bases of a pile, those due iterated on, and V in their coordinates."""
+  """The bases of a pile, refreshed where due, and V rotated to them."""
   def iterate(s, q):
     return jax.lax.fori_loop(0, rounds, lambda _, q: _iterate(s, q), q)
 
