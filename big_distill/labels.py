@@ -19,7 +19,7 @@ Label = Int[AnyArray, ' b'] | Int[AnyArray, 'b c']
 def is_known(label: Label) -> Bool[AnyArray, ' b']:
   """Whether examples have a label."""
   known = label >= 0 if label.ndim == 1 else (label > 0).any(axis=-1)
-  return known  # type: ignore[return-value]  # The array it was made of.
+  return known  # type: ignore[return-value]  # An array, as label is.
 
 
 def shares(label: Label, num_classes: int) -> Float32[Array, 'b c']:

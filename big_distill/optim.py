@@ -67,9 +67,9 @@ def make(total: int, *, name: str = 'adam', lr: Number, wd: Number = 0.,
          **options: Any) -> tuple[optax.GradientTransformation, Callable]:
   """-> (optax.GradientTransformation, lr(step)), for a run of `total` steps.
 
-  `clip` bounds the gradient's norm; None or 0 leave it as it is. `options` go to
-  scale_by of optimizers/NAME.py. Raises ValueError for a number that is negative
-  or not finite, and for a name that there is not.
+  `clip` bounds the gradient's norm; None or 0 leave it as it is. `options` go
+  to scale_by of optimizers/NAME.py. Raises ValueError for a number that is
+  negative or not finite, and for a name that there is not.
   """
   for key, value in dict(lr=lr, wd=wd, clip=clip or 0, warmup=warmup).items():
     bounds.check(f'optim.{key}', value, least=0)

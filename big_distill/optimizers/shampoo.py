@@ -12,8 +12,8 @@ and schedules of that rule fit Shampoo. Before `start_step` U itself is the
 update, and always for tensors of fewer than `min_rank` axes longer than 1.
 
 Each step computes the roots of one part of `root_every`, shared out over all
-devices (roots.py, parallel.spread), so that steps take equal time. Statistics and
-roots are float32, the same on all devices; a checkpoint holds one copy.
+devices (roots.py, parallel.spread), so that steps take equal time. Statistics
+and roots are float32, the same on all devices; a checkpoint holds one copy.
 """
 
 import functools

@@ -9,10 +9,10 @@ For a block G of a tensor with two or more axes longer than 1 (blocks.py):
   Q_i <- qr(S_i Q_i)                     one step of orthogonal iteration
 
 Bases are refreshed in turn, as Shampoo's roots are: each is `basis_every` steps
-old at most. Before its first refresh, which iterates longer, a block uses Q = I,
-which is plain Adam. When Q changes, V is rotated by the squared overlaps of old
-and new basis, which is exact for uncorrelated coordinates; the authors' code
-permutes V instead. Other tensors use Adam.
+old at most. Before its first refresh, which iterates longer, a block uses
+Q = I, which is plain Adam. When Q changes, V is rotated by the squared overlaps
+of old and new basis, which is exact for uncorrelated coordinates; the authors'
+code permutes V instead. Other tensors use Adam.
 """
 
 from typing import Any, NamedTuple
