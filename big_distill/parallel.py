@@ -22,8 +22,18 @@ def pmap(function, donate=()):
   return jax.pmap(function, axis_name=AXIS, donate_argnums=donate)
 
 
+def _devices():
+  """How many there are of all hosts, inside pmap; outside, None."""
+  try:
+    return jax.lax.axis_size(AXIS)
+  except NameError:  # There is no device axis here.
+    return None
+
+
 def mean(tree):
-  """Mean over all devices of all hosts, inside pmap."""
+  """Mean over all devices of all hosts, inside pmap; outside, the tree."""
+  if _devices() is None:
+    return tree
   if jax.default_backend() == 'cpu':
     # XLA combines messages on accelerators, where they overlap with the rest;
     # between processes on CPU each one takes as long as a small layer.
@@ -33,8 +43,8 @@ def mean(tree):
 
 
 def total(tree):
-  """Sum over all devices of all hosts, inside pmap."""
-  return jax.lax.psum(tree, AXIS)
+  """Sum over all devices of all hosts, inside pmap; outside, the tree."""
+  return tree if _devices() is None else jax.lax.psum(tree, AXIS)
 
 
 def gather(tree):
@@ -48,9 +58,8 @@ def spread(function, *stacks):
   Shares are gathered, so that all devices get the whole result; a device works
   on n / devices entries, rounded up. Outside pmap it is the function itself.
   """
-  try:
-    d = jax.lax.axis_size(AXIS)
-  except NameError:  # There is no device axis here.
+  d = _devices()
+  if d is None:
     return function(*stacks)
   n = stacks[0].shape[0]
   share = -(-n // d)

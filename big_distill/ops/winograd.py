@@ -53,7 +53,7 @@ def conv(x, kernel):
 
   Where tiles are fewer than channels, most of the work would be the kernel's.
   """
-  if _tiles(x) < max(kernel.shape[2:]):
+  if _few(_tiles(x), kernel):
     return _general(x, kernel)
   b, h, w, _ = x.shape
   x, kernel = jax.lax.optimization_barrier((_parts(x, B.T, 1),
@@ -80,7 +80,7 @@ conv.defvjp(_forward, _backward)
 
 def _gradient(x, kernel, g):
   """Of the kernel."""
-  if STRIDE * _tiles(x) < max(kernel.shape[2:]):
+  if _few(STRIDE * _tiles(x), kernel):
     return jax.linear_transpose(
         lambda kernel: _general(x, kernel), kernel)(g)[0]
   x, g = jax.lax.optimization_barrier((_parts(x, B.T, 1), _parts(g, A, 0)))
@@ -96,6 +96,15 @@ def _general(x, kernel):
 def _tiles(x):
   b, h, w, _ = x.shape
   return b * -(-h // STRIDE) * -(-w // STRIDE)
+
+
+def _few(tiles, kernel):
+  """Whether tiles are fewer than channels.
+
+  Where the batch is a symbol, as in an exported function, nobody knows, and the
+  answer is yes.
+  """
+  return not isinstance(tiles, int) or tiles < max(kernel.shape[2:])
 
 
 def _parts(x, matrix, before):

@@ -1,0 +1,63 @@
+"""Laws of every family of models, by small ones."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from big_distill import pretrained
+from big_distill.ops import layers
+
+FAMILIES = {
+    # Wide enough for 3x3 convolutions by Winograd's filtering.
+    'bit': dict(depth=(1,), width=1),
+    'mobilenet_v3': dict(variant='small', width=.25),
+    'efficientnet_lite': {},
+    'vit': dict(variant='mu/8', pool='map'),
+}
+
+
+@pytest.fixture(scope='module', params=FAMILIES)
+def family(request):
+  """(model, parameters), whose head is no longer zero."""
+  model, params = pretrained.create(family=request.param, num_classes=3,
+                                    size=16, **FAMILIES[request.param])
+  params['head']['kernel'] = np.random.default_rng(0).normal(
+      size=params['head']['kernel'].shape).astype(np.float32)
+  return model, params
+
+
+def test_a_model_is_exported_for_batches_of_any_size(family):
+  model, params = family
+  answer = jax.jit(lambda params, images: model.apply(
+      {'params': params}, images)[0])
+  batch, = jax.export.symbolic_shape('b')
+  exported = jax.export.deserialize(jax.export.export(answer)(
+      params, jax.ShapeDtypeStruct((batch, 16, 16, 3), jnp.float32)
+  ).serialize())
+  for b in (1, 3):
+    images = np.random.default_rng(b).uniform(-1, 1, (b, 16, 16, 3))
+    images = images.astype(np.float32)
+    want = answer(params, images)
+    # Of a known batch some convolutions are computed otherwise.
+    np.testing.assert_allclose(exported.call(params, images), want, rtol=0,
+                               atol=2e-5 * abs(want).max())
+
+
+def test_mean_and_deviation_are_of_pixels_in_0_to_1(family):
+  """A model that wants others answers as one that is given what it wants."""
+  model, params = family
+  images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3))
+  mean, std = (.3, .5, .6), (.2, .4, .3)
+
+  def answers(mean, std):
+    asks = model.clone(mean=mean, std=std)
+    return jax.jit(lambda x: asks.apply({'params': params}, x)[0],
+                   compiler_options={'xla_backend_optimization_level': 0})
+
+  plain = answers(layers.HALF, layers.HALF)
+  got = answers(mean, std)(np.float32(images))
+  want = plain(np.float32(((images + 1) / 2 - mean) / std))
+  assert abs(got - plain(np.float32(images))).max() > .01 * abs(want).max()
+  np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * abs(want).max())
