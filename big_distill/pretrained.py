@@ -36,16 +36,17 @@ def _families() -> dict[str, contracts.Family]:
 def build(family='', **kwargs):
   """A model: build(family='bit', num_classes=10, depth=50).
 
-  Raises ValueError for an option that the family lacks, a width that is not above
-  0 and a number of classes that is not a whole number from 1.
+  Raises ValueError for an option that the family lacks, a width that is not
+  above 0 and a number of classes that is not a whole number from 1. Of either,
+  None is the family's own.
   """
   if not family:
     raise ValueError('A model has a family: set family to one of '
                      f'{", ".join(_families())}.')
-  if 'width' in kwargs:
-    bounds.check('width', kwargs['width'], above=0)
-  if kwargs.get('num_classes') is not None:
-    bounds.check('num_classes', kwargs['num_classes'], least=1, whole=True)
+  for name, bound in (('width', dict(above=0)),
+                      ('num_classes', dict(least=1, whole=True))):
+    if kwargs.get(name) is not None:
+      bounds.check(name, kwargs[name], **bound)
   return registry.bind(registry.load('models', family).Model, **kwargs)()
 
 
