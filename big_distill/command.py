@@ -72,10 +72,22 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def narrate() -> None:
   """Logs what this project says; of what libraries say, warnings."""
+  def tells(record):
+    if 'big_distill' in record.pathname:
+      return True
+    # What goes wrong in the background is raised by the next call, too.
+    raised = record.exc_info and ('/orbax/' in record.pathname
+                                  or '/clu/' in record.pathname)
+    return record.levelno > std_logging.INFO and not raised
+
+  def fails(unraisable):
+    # tensorstore, of writes that go on after one has failed, which is raised.
+    if 'Event loop is closed' not in str(unraisable.exc_value):
+      sys.__unraisablehook__(unraisable)
+
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(
-      lambda record: record.levelno > std_logging.INFO
-      or 'big_distill' in record.pathname)
+  logging.get_absl_handler().addFilter(tells)
+  sys.unraisablehook = fails
 
 
 def load(value: str) -> tuple[Mapping[str, Any], list[str]]:

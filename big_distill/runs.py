@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 from typing import Any, NamedTuple
@@ -99,24 +100,28 @@ def writing(path: os.PathLike | str) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # Each kind of storage has errors of its own.
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    raise ValueError(f'Cannot write {os.fspath(path)}: {lines[0][:300]}. '
-                     f'{_remedy(error, os.fspath(path))}') from error
+    path = os.fspath(path)
+    raise ValueError(f'Cannot write {path}: {_reason(error, path)}') from error
 
 
-def _remedy(error, path):
-  parent = os.path.dirname(path)
-  full = 'No space left' in str(error) or 'Disk quota' in str(error)
-  if full or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
-    free = ''
-    with contextlib.suppress(OSError):
-      free = f' ({shutil.disk_usage(parent).free / 1e6:,.0f} MB are left)'
-    return f'Free some space there{free}; the same command resumes.'
+def _reason(error, path):
+  """What is wrong with the storage, and the remedy."""
+  while error.__cause__:
+    error = error.__cause__
+  parent, said = os.path.dirname(path), str(error)
+  free = math.inf
+  with contextlib.suppress(OSError):
+    free = shutil.disk_usage(parent).free
+  if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or any(
+      words in said for words in ('No space left', 'quota exceeded')):
+    left = f' ({free / 1e6:,.1f} MB are left)' if free < math.inf else ''
+    return f'the disk is full{left}. Free some space; the same command resumes.'
   if '://' not in path and not os.path.isdir(parent):
-    return (f'There is no folder {parent}: was it removed? Bring it back, or '
+    return (f'there is no folder {parent}. If it was removed, bring it back, or '
             'start again in another --workdir.')
-  return ('Make it writable; the same command resumes. Or choose another '
-          '--workdir.')
+  line = (said.strip().splitlines() or [type(error).__name__])[0][:300]
+  return (f'{line}. Make it writable, and the same command resumes; or choose '
+          'another --workdir.')
 
 
 def rows(path: os.PathLike | str) -> list[dict[str, float]]:
