@@ -7,6 +7,8 @@ import time
 
 import jax
 
+from big_distill import metrics
+
 
 class Progress:
   """Counts steps and the time they took; pauses (evaluation) do not count."""
@@ -35,18 +37,18 @@ class Progress:
     self._steps += steps
     self._seconds += seconds
     rate = steps * self.batch_size / seconds
-    return {'time/img_per_sec': rate,
-            'time/img_per_sec_core': rate / jax.device_count(),
-            'time/eta_sec': (self.total - step) * self._seconds / self._steps}
+    return {metrics.RATE: rate,
+            metrics.RATE_CORE: rate / jax.device_count(),
+            metrics.ETA: (self.total - step) * self._seconds / self._steps}
 
   def show(self, step, row):
     """One line, rewritten in place where a terminal is watching."""
     line = (f'step {step:>{len(str(self.total))}}/{self.total} '
-            f'({step / self.total:4.0%})  loss {row["train/loss"]:.4f}  '
-            f'lr {row["train/lr"]:.2e}')
-    if 'time/eta_sec' in row:
-      eta = datetime.timedelta(seconds=round(row['time/eta_sec']))
-      line += f'  {row["time/img_per_sec"]:,.0f} img/s  ETA {eta}'
+            f'({step / self.total:4.0%})  loss {row[metrics.LOSS]:.4f}  '
+            f'lr {row[metrics.LR]:.2e}')
+    if metrics.ETA in row:
+      eta = datetime.timedelta(seconds=round(row[metrics.ETA]))
+      line += f'  {row[metrics.RATE]:,.0f} img/s  ETA {eta}'
     if self._out.isatty():
       self._out.write('\r\x1b[K' + line + ('\n' if step == self.total else ''))
     else:
@@ -56,7 +58,7 @@ class Progress:
 
 def check_finite(step, scalars, checkpoints):
   """Raises ValueError at the first non-finite loss or parameter norm."""
-  bad = {name: scalars[name] for name in ('train/loss', 'train/l2_params')
+  bad = {name: scalars[name] for name in (metrics.LOSS, metrics.L2_PARAMS)
          if not math.isfinite(scalars[name])}
   if bad:
     what = ', '.join(f'{name}={value}' for name, value in bad.items())

@@ -4,6 +4,7 @@ from absl import logging
 import jax
 
 from big_distill import costs
+from big_distill import metrics
 from big_distill import params as params_lib
 
 
@@ -57,13 +58,13 @@ def result(rows, course):
     return sum(map(amount, room.models)) if room.models else None
 
   room = course.room
-  rates = [row['time/img_per_sec'] for row in rows if 'time/img_per_sec' in row]
+  rates = [row[metrics.RATE] for row in rows if metrics.RATE in row]
   return {
-      'teacher_top1': last('teacher/acc@1'),
-      'student_top1_before': first('student/acc@1'),
-      'student_top1': last('student/acc@1'),
-      'agreement_top1': last('agree/top1'),
-      'kl': last('agree/kl'),
+      'teacher_top1': last(metrics.TEACHER),
+      'student_top1_before': first(metrics.STUDENT),
+      'student_top1': last(metrics.STUDENT),
+      'agreement_top1': last(metrics.AGREEMENT),
+      'kl': last(metrics.AGREE_KL),
       'teacher_params': of_teachers(
           lambda teacher: costs.parameters(teacher.params)),
       'student_params': costs.parameters(room.params),

@@ -10,6 +10,7 @@ from big_distill import cards
 from big_distill import course as course_lib
 from big_distill import identity
 from big_distill import leaving
+from big_distill import metrics
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import progress
@@ -67,7 +68,7 @@ def train(config, workdir, data, writer, preemption=None, allow=()):
       if logs:
         # A mean over no example, as of losses where no label is known.
         row = {name: x for name, x in row.items() if not math.isnan(x)}
-        row['train/epoch'] = step / plan.total * plan.epochs
+        row[metrics.EPOCH] = step / plan.total * plan.epochs
         row |= pace.measure(step)
         pace.show(step, row)
         writer.write(step, row)

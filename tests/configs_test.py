@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from big_distill import course
+from big_distill import metrics
 from big_distill import plan
 from big_distill import train
 from big_distill import views
@@ -174,3 +175,12 @@ def test_a_wrong_argument_is_one_clear_line(arg, message):
 def test_arguments_take_the_type_of_their_default():
   arg = common.parse('a=3,b=1e-3,c,d=same/ic', a=1, b=.5, c=False, d='x')
   assert dict(arg) == {'a': 3, 'b': 1e-3, 'c': True, 'd': 'same/ic'}
+
+
+def test_evaluations_have_a_name_that_rankings_read():
+  gives = {'classification': metrics.ACC1, 'distance': metrics.TOP1}
+  for name in FILES:
+    evals = get_config(name).get('evals', {})
+    given = {f'{key}/{gives[section.type]}' for key, section in evals.items()
+             if section.type in gives}
+    assert given & set(metrics.RANKING), name

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from big_distill import labels
 from big_distill import losses
+from big_distill import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,6 @@ class Evaluator:
     share = labels.shares(label, logits.shape[-1])
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
     hit = jnp.take_along_axis(share, best, axis=-1) > 0
-    return {'acc@1': hit[:, 0].astype(jnp.float32),
-            'acc@5': jnp.any(hit, axis=-1).astype(jnp.float32),
-            'loss': losses.xent(logits, jnp.log(share))}
+    return {metrics.ACC1: hit[:, 0].astype(jnp.float32),
+            metrics.ACC5: jnp.any(hit, axis=-1).astype(jnp.float32),
+            metrics.XENT: losses.xent(logits, jnp.log(share))}

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from big_distill import labels
 from big_distill import losses
+from big_distill import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Evaluator:
     student, teacher = answers['student'], answers['teacher']
     _, best = jax.lax.top_k(student, min(5, student.shape[-1]))
     hit = best == jnp.argmax(teacher, axis=-1, keepdims=True)
-    return {'kl': losses.kl(student, teacher),
-            'euclidean': jnp.linalg.norm(student - teacher, axis=-1),
-            'top1': hit[:, 0].astype(jnp.float32),
-            'top5': jnp.any(hit, axis=-1).astype(jnp.float32)}
+    return {metrics.KL: losses.kl(student, teacher),
+            metrics.EUCLIDEAN: jnp.linalg.norm(student - teacher, axis=-1),
+            metrics.TOP1: hit[:, 0].astype(jnp.float32),
+            metrics.TOP5: jnp.any(hit, axis=-1).astype(jnp.float32)}

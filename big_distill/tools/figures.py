@@ -10,15 +10,12 @@ import itertools
 import re
 from typing import Any, NamedTuple
 
+from big_distill import metrics
 from big_distill import views
 
-LOSS = 'train/loss'
 STEPS, EPOCHS, LENGTH, SOURCE = 'steps', 'epochs', 'total epochs', 'images'
-NAMES = {LOSS: 'Training loss (nats)', 'test/acc@1': 'Test accuracy (%)',
-         'student/acc@1': 'Student accuracy (%)',
-         'agree/kl': 'KL to the teacher (nats)', STEPS: 'Steps',
-         EPOCHS: 'Epochs', LENGTH: 'Training length (epochs)',
-         SOURCE: 'Training images'}
+NAMES = {**metrics.TITLES, STEPS: 'Steps', EPOCHS: 'Epochs',
+         LENGTH: 'Training length (epochs)', SOURCE: 'Training images'}
 
 # Okabe and Ito's colours, which the colour-blind tell apart, but for yellow.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00',
@@ -192,7 +189,7 @@ def draw(panels, stem):
     axes.set(xlabel=NAMES[panel.x], ylabel=NAMES.get(panel.y, panel.y))
     if _is_share(panel.y):
       axes.yaxis.set_major_formatter(lambda y, _: f'{100 * y:g}')
-    elif panel.y == LOSS or _spans(panel, 4):
+    elif panel.y == metrics.LOSS or _spans(panel, 4):
       axes.set_yscale('log')
       axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
       axes.yaxis.set_major_formatter(lambda y, _: f'{y:g}')

@@ -25,16 +25,12 @@ from absl import flags
 from absl import logging
 
 from big_distill import command
+from big_distill import metrics
 from big_distill import registry
 from big_distill import runs as runs_lib
 from big_distill import views
 from big_distill.tools import figures
-from big_distill.tools import sweep as sweep_lib
-from big_distill.tools.figures import EPOCHS, LENGTH, LOSS, SOURCE, STEPS
-
-EPOCH = 'train/epoch'
-ACCURACY = ('test/acc@1', 'student/acc@1')  # The first that all runs have.
-TEACHER = 'teacher/acc@1'
+from big_distill.tools.figures import EPOCHS, LENGTH, SOURCE, STEPS
 
 
 class Run(NamedTuple):
@@ -55,7 +51,7 @@ def _need(run, metric):
 
 
 def _epochs_per_step(run):
-  step, epoch = _need(run, EPOCH)[-1]
+  step, epoch = _need(run, metrics.EPOCH)[-1]
   return epoch / step
 
 
@@ -73,11 +69,12 @@ def _final(run, metric):
 
 
 def _accuracy(runs):
-  """The metric of ACCURACY that every run has."""
-  for metric in ACCURACY:
+  """The metric of metrics.ACCURACY that every run has."""
+  for metric in metrics.ACCURACY:
     if all(metric in each.run.metrics for each in runs):
       return metric
-  raise ValueError(f'The runs have neither of {" and ".join(ACCURACY)} in '
+  raise ValueError('The runs have neither of '
+                   f'{" and ".join(metrics.ACCURACY)} in '
                    'common.')
 
 
@@ -137,11 +134,11 @@ def cloud(runs, metric, x_of):
   """Every run, and which is the best of its label and length by validation."""
   points = []
   for (label, *_), group in _groups(runs, _duration, alike=False).items():
-    by = next((by for by in sweep_lib.RANKING
+    by = next((by for by in metrics.RANKING
                if all(by in each.run.metrics for each in group)), None)
     if by is None:
       raise ValueError(f'The runs called {label!r} have none of '
-                       f'{", ".join(sweep_lib.RANKING)} in common, by which '
+                       f'{", ".join(metrics.RANKING)} in common, by which '
                        'the best is chosen.')
     done = [each for each in group if each.run.result] or group
     best = max(done, key=lambda each: each.run.last(by))
@@ -154,8 +151,8 @@ def cloud(runs, metric, x_of):
 
 def _teachers(runs, x_of, metric):
   """A point without an x per accuracy of a teacher, which is a line across."""
-  values = dict.fromkeys(each.run.last(TEACHER) for each in runs
-                         if metric in ACCURACY)
+  values = dict.fromkeys(each.run.last(metrics.TEACHER) for each in runs
+                         if metric in metrics.ACCURACY)
   return [figures.Point(x_of, metric, 'teacher', 'teacher', '', '', value,
                         value, value, 1)
           for value in values if value is not None]
@@ -192,18 +189,18 @@ def bars(runs, metric):
 
 def _axis(runs):
   """Epochs where every run knows them, or else steps."""
-  known = all(EPOCH in each.run.metrics for each in runs)
+  known = all(metrics.EPOCH in each.run.metrics for each in runs)
   return EPOCHS if known else STEPS
 
 
 def _consistency(runs, metric):
   x_of = _axis(runs)
-  return [curves(runs, LOSS, x_of), curves(runs, metric, x_of)]
+  return [curves(runs, metrics.LOSS, x_of), curves(runs, metric, x_of)]
 
 
 def _sweep(runs, metric):
   x_of = _axis(runs)
-  return [cloud(runs, LOSS, x_of), cloud(runs, metric, x_of)]
+  return [cloud(runs, metrics.LOSS, x_of), cloud(runs, metric, x_of)]
 
 
 def _optimizers(runs, metric):

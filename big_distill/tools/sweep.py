@@ -32,12 +32,9 @@ from etils import epath
 from ml_collections import config_flags
 
 from big_distill import command as command_lib
+from big_distill import metrics
 from big_distill import registry
 from big_distill import runs
-
-RANKING = ('val/acc@1', 'student/acc@1', 'agree/top1')  # By the first there is.
-SHOWN = ('val/acc@1', 'test/acc@1', 'student/acc@1', 'agree/top1', 'agree/kl')
-LOWER = ('kl', 'loss', 'euclidean')  # Metrics of which less is better.
 
 
 class Point(NamedTuple):
@@ -169,14 +166,15 @@ def rank(every, by=None):
   if not done:
     raise ValueError(f'None of {len(every)} points has a result yet.')
   known = sorted(set().union(*(each.metrics for _, each in done)))
-  by = by or next((metric for metric in RANKING if metric in known), None)
+  by = by or next((each for each in metrics.RANKING if each in known), None)
   if by is None:
-    raise ValueError(f'There is none of {", ".join(RANKING)} to rank by: say '
+    raise ValueError('There is none of '
+                     f'{", ".join(metrics.RANKING)} to rank by: say '
                      f'--by=METRIC; known: {", ".join(known)}.')
   registry.check('metric', by, known)
-  shown = [by, *(metric for metric in SHOWN if metric in known
+  shown = [by, *(metric for metric in metrics.SHOWN if metric in known
                  and metric != by)]
-  sign = 1 if by.rsplit('/', 1)[-1] in LOWER else -1
+  sign = 1 if by.rsplit('/', 1)[-1] in metrics.LOWER else -1
   ranked = [(point, {metric: each.last(metric) for metric in shown})
             for point, each in done]
   ranked.sort(key=lambda row: (row[1][by] is None, sign * (row[1][by] or 0)))
@@ -252,7 +250,7 @@ def _define_flags():
   flags.DEFINE_bool('run', False, 'Run all points that are not finished.')
   flags.DEFINE_bool('rank', False, 'Print the table of finished points.')
   flags.DEFINE_string('by', None, 'Metric to rank by; else the first there is '
-                      f'of {", ".join(RANKING)}.')
+                      f'of {", ".join(metrics.RANKING)}.')
   flags.mark_flags_as_required(['config', 'workdir'])
 
 
