@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 from typing import Any
 import uuid
 import zipfile
@@ -16,6 +17,11 @@ import numpy as np
 from big_distill import cards
 
 END = 22  # Bytes that end a zip archive, before its comment.
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
+           (2, 0): np.lib.format.read_array_header_2_0}
+# Weights hardly compress: beyond this an archive is a bomb.
+MANY, SMALL = 100, 1 << 26  # Times as many bytes; bytes that do no harm.
+DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
 AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
 
 
@@ -44,12 +50,52 @@ def load_npz(path) -> dict[str, np.ndarray]:
   content = _read(path)
   _comment(path, content)
   try:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+      _check_members(archive, len(content))
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
       flat = {name: np.asarray(file[name]) for name in file.files}
   except Exception as error:  # A bad zip raises BadZipFile, zlib.error, ...
     raise ValueError(f'{path} is a damaged npz file: {_line(error)}') from error
   return {name: value.view(ml_dtypes.bfloat16) if value.dtype.str == '|V2'
           else value for name, value in flat.items()}
+
+
+def _check_members(archive, size):
+  """Raises ValueError where an archive of this size should not be inflated."""
+  members = archive.infolist()
+  if len({member.filename for member in members}) < len(members):
+    raise ValueError('two of its arrays have one name')
+  inflated = sum(member.file_size for member in members)
+  if inflated > MANY * size + SMALL:
+    raise ValueError(f'{size:,} bytes would become {inflated:,}, as no weights '
+                     'do')
+  for member in members:
+    name = member.filename
+    if (not name.endswith('.npy')
+        or member.compress_type not in (zipfile.ZIP_STORED,
+                                        zipfile.ZIP_DEFLATED)):
+      raise ValueError(f'{name} is not an array as np.savez writes it')
+    with archive.open(member) as file:
+      version = np.lib.format.read_magic(file)
+      if version not in HEADERS:
+        raise ValueError(f'{name} is of an unknown version, {version}')
+      shape, _, dtype = HEADERS[version](file)
+      wants = file.tell() + math.prod(shape) * dtype.itemsize
+      if wants != member.file_size and not dtype.hasobject:  # np.load says it.
+        raise ValueError(f'{name} has {member.file_size} bytes, its shape '
+                         f'{shape} of {dtype} {wants}')
+
+
+def check_numbers(flat, what) -> None:
+  """Raises ValueError, naming the leaf, unless all are finite floats."""
+  for name, leaf in flat.items():
+    if leaf.dtype not in DTYPES:
+      raise ValueError(f'{what}: {name} is of {leaf.dtype}, but parameters are '
+                       f'of {", ".join(np.dtype(each).name for each in DTYPES)}.')
+    if not np.isfinite(leaf).all():
+      count = leaf.size - np.isfinite(leaf).sum()
+      raise ValueError(f'{what}: {count:,} of the {leaf.size:,} numbers in '
+                       f'{name} are NaN or infinite.')
 
 
 def load_card(path) -> cards.Card | None:

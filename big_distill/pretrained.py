@@ -127,6 +127,7 @@ def load(file, size=None):
   family = registry.load('models', described.family)
   ours, size = family.at_size(family.to_ours(flat), size)
   params_lib.check_match(ours, _shapes(model, size), str(file))
+  params_lib.check_numbers(ours, file)
   return model, params_lib.unflatten(ours)
 
 

@@ -1,6 +1,8 @@
 """npz files return what was put in, or say in one line why they do not."""
 
+import io
 import os
+import zipfile
 
 import jax
 import ml_dtypes
@@ -121,6 +123,54 @@ def test_what_is_no_npz_file_is_named(tmp_path):
     path = tmp_path / name
     text = one_line(lambda: params.load_npz(path))
     assert str(path) in text and message in text
+
+
+def bomb(path, header=None, data=b'', method=zipfile.ZIP_DEFLATED,
+         names=('a.npy',)):
+  """An archive of members with any header and any data."""
+  head = io.BytesIO()
+  np.lib.format.write_array_header_1_0(head, dict(
+      descr='<f4', fortran_order=False, shape=(3,)) | (header or {}))
+  with zipfile.ZipFile(path, 'w', method) as archive:
+    for name in names:
+      archive.writestr(name, head.getvalue() + data)
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(header=dict(shape=(1 << 40,)), data=bytes(12)), 'a.npy has 140 bytes'),
+    (dict(header=dict(shape=(-3,)), data=bytes(12)), 'a.npy has 140 bytes'),
+    (dict(data=bytes(13)), 'a.npy has 141 bytes, its shape'),
+    (dict(header=dict(shape=(1 << 25,)), data=bytes(1 << 27)),
+     r'would become 134,217,8\d\d'),
+    (dict(data=bytes(12), names=['a.npy', 'a.npy']), 'have one name'),
+    (dict(data=bytes(12), names=['a.txt']), 'a.txt is not an array'),
+    (dict(data=bytes(12), method=zipfile.ZIP_LZMA), 'a.npy is not an array')])
+def test_an_archive_is_inflated_only_to_what_it_declares(
+    tmp_path, kwargs, message, monkeypatch):
+  path = tmp_path / 'some.npz'
+  bomb(path, data=bytes(12))
+  assert same(params.load_npz(path)['a'], np.zeros(3, np.float32))
+  bomb(path, **kwargs)
+  monkeypatch.setattr(np, 'load', lambda *_, **__: pytest.fail('inflated'))
+  with pytest.raises(ValueError, match=message) as error:
+    params.load_npz(path)
+  assert len(str(error.value).splitlines()) == 1 and str(path) in str(error)
+
+
+def test_numbers_are_finite_floats_or_their_leaf_is_named():
+  good = {'a': np.zeros(3, np.float16), 'b/c': np.ones(2, ml_dtypes.bfloat16)}
+  params.check_numbers(good, 'F')
+  for value, message in [
+      (np.zeros(2), 'F: b/c is of float64, but parameters are of float32, '
+       'bfloat16, float16.'),
+      (np.zeros(2, np.int8), 'b/c is of int8'), (np.zeros(2, '<U3'), 'of <U3'),
+      (np.float32([0, np.nan, -np.inf]),
+       'F: 2 of the 3 numbers in b/c are NaN or infinite.'),
+      (np.asarray([np.inf], ml_dtypes.bfloat16), '1 of the 1 numbers')]:
+    text = one_line(lambda: params.check_numbers(
+        good | {'b/c': value}, 'F'))
+    assert message in text
 
 
 def test_a_storage_that_fails_is_named_in_one_line(monkeypatch):

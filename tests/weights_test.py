@@ -136,6 +136,18 @@ def test_what_is_no_checkpoint_is_one_clear_line(student, tmp_path):
       big_distill.load(str(tmp_path / f'{name}.npz'))
 
 
+def test_a_model_of_what_is_no_number_is_not_loaded(student, tmp_path):
+  for value, message in ((np.nan, '1 of the 128 numbers in norm-pre-head/scale'),
+                         (None, 'norm-pre-head/scale is of int32')):
+    flat = params_lib.flatten(student[1])
+    scale = flat['norm-pre-head/scale'].copy()
+    scale[..., 5] = value or 0
+    flat['norm-pre-head/scale'] = scale if value else scale.astype(np.int32)
+    params_lib.save_npz(tmp_path / 's.npz', flat)
+    with pytest.raises(ValueError, match=message):
+      big_distill.load(tmp_path / 's.npz')
+
+
 def test_a_head_is_kept_dropped_or_reshaped_as_said(student, tmp_path):
   _, params = student
   big_distill.save(tmp_path / 's.npz', params)
