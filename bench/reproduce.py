@@ -31,7 +31,7 @@ STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)
 SIZE, TEACHER_SIZE = 48, 128
 RATES, DECAY = (.003, .01, .03), 1e-4
 TUNING_SEED, SEEDS = 0, (1, 2, 3)
-LONGEST_TUNING = 300  # Epochs; longer runs take its rates.
+LONGEST_TUNING = 100  # Epochs; longer runs take its rates.
 EVERY = 4  # Evaluations of a run.
 
 
@@ -50,11 +50,11 @@ SCHOOLS = {
     'all': tuple(study.ARMS),
     'patient': ('same/ic', 'funmatch', 'labels, mixed up'),
 }
-PLAN = (
+PLAN = (  # What the claims compare first comes first.
     Stage('all', 30, tuning=True), Stage('all', 30),
-    Stage('all', 100, tuning=True), Stage('all', 100),
-    Stage('all', 300, tuning=True), Stage('all', 300),
-    Stage('all', 1000), Stage('patient', 3000), Stage('patient', 10_000),
+    Stage('all', 100, tuning=True), Stage('all', 1000),
+    Stage('all', 100), Stage('all', 300),
+    Stage('patient', 3000), Stage('patient', 10_000),
 )
 
 
@@ -85,15 +85,15 @@ def measure(answers: np.ndarray, teacher: np.ndarray,
 class Lab:
   """The images and the teacher of the study, and the schools once opened."""
 
-  def __init__(self, pack: str, teacher: str | None, dtype: str, tiny: bool):
+  def __init__(self, pack: str, teacher: str, dtype: str, tiny: bool):
     self.data, self.tiny = packed.Data(pack), tiny
     self.splits = dict(val=VAL, test=TEST)
     classes = len(self.data.load(split=TRAIN).classes)
     size = 32 if tiny else TEACHER_SIZE
     self.teacher = teaching.load(
         'teacher', size=size, dtype=dtype, num_classes=classes,
-        **(dict(init=teacher) if teacher else
-           dict(random=dict(family='bit', depth=(1,), width=.125))))
+        **(dict(random=dict(family='bit', depth=(1,), width=.125)) if tiny
+           else dict(init=teacher)))
     self.setting = study.Setting(STUDENT, SIZE, (), classes)
     self.train = TRAIN
     if tiny:
@@ -171,6 +171,9 @@ def left(rows: list[dict]) -> list[Stage]:
 
 
 def main(flag: flags.FlagValues) -> None:
+  if not (flag.teacher or flag.tiny):
+    raise ValueError('Who teaches? Give --teacher=FILE, which python -m '
+                     'bench.probe makes, or --tiny.')
   began = time.monotonic()
   folder = pathlib.Path(flag.out)
   folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +197,8 @@ def main(flag: flags.FlagValues) -> None:
       with file.open('a') as out:
         out.writelines(json.dumps(row) + '\n' for row in made)
       show(stage, made, time.monotonic() - began)
+    if stage.tuning:
+      continue
     np.savez_compressed(
         folder / f'{stage.name}.npz', arms=SCHOOLS[stage.school],
         guess=answers.argmax(-1).astype(np.uint8),
@@ -220,8 +225,8 @@ def show(stage: Stage, made: list[dict], seconds: float) -> None:
 
 def _define_flags() -> None:
   flags.DEFINE_string('pack', None, 'Images, of tools/pack.py.', required=True)
-  flags.DEFINE_string('teacher', None, 'The teacher, of bench/probe.py; a '
-                      'random one, with --tiny alone.')
+  flags.DEFINE_string('teacher', None, 'The teacher, of bench/probe.py; --tiny '
+                      'takes a random one.')
   flags.DEFINE_string('out', None, 'A folder for rows and answers.',
                       required=True)
   flags.DEFINE_float('budget', 1e9, 'Seconds, compilation included.')

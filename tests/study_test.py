@@ -158,11 +158,11 @@ def rows_of(stage, **changes):
 
 
 def test_rates_are_chosen_on_validation_and_taken_on_when_longer():
-  stage = reproduce.Stage('all', 300, tuning=True)
+  stage = reproduce.Stage('all', 100, tuning=True)
   rows = rows_of(stage)
   rows[0]['val_top1'] = .9  # fix/rs at .003.
   early = dict(rows[1], val_top1=1., at=75.)  # Not the end of a run.
-  for epochs in (300, 1000):
+  for epochs in (100, 1000):
     got = reproduce.best_rates(rows + [early], ('fix/rs', 'funmatch'), epochs)
     assert got.tolist() == [[.003], [.01]]
   with pytest.raises(ValueError, match="'funmatch' at 30 epochs are not tuned"):
