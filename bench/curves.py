@@ -68,7 +68,7 @@ def losses(data, steps, nudge=1):
   batches = parallel.prefetch(course.feed.batches(0))
   curve = []
   for _ in range(steps):
-    state, scalars = course.step(state, teachers, next(batches))
+    state, scalars = course.steps.program(state, teachers, next(batches))
     curve.append(scalars['loss'])
   return np.asarray([parallel.first(loss) for loss in curve])
 

@@ -43,11 +43,11 @@ def time_step(config, per_device, calls, repeats):
 
   def step():
     nonlocal state
-    state, scalars = course.step(state, teachers, batch)
+    state, scalars = course.steps.program(state, teachers, batch)
     return scalars
 
   (_, seconds), = stopwatch.in_turn({'step': step}, calls, repeats).values()
-  return seconds, costs.exchanged(course.step, state, teachers, batch)
+  return seconds, costs.exchanged(course.steps.program, state, teachers, batch)
 
 
 def run(layout):

@@ -40,17 +40,26 @@ class Classroom(NamedTuple):
     """What the teachers' `answer` functions take, in order."""
     return [teacher.params for teacher in self.teachers]
 
+  def read_teachers(self) -> 'Classroom':
+    """The same, teachers' parameters being read where they are shapes."""
+    return self._replace(teachers=[
+        teacher._replace(params=teacher.read())
+        if any(isinstance(leaf, jax.ShapeDtypeStruct)
+               for leaf in jax.tree.leaves(teacher.params)) else teacher
+        for teacher in self.teachers])
+
   @property
   def num_classes(self) -> int:
     return self.student.num_classes
 
 
 def load(config: Mapping[str, Any], mode: views.Mode, source: Any,
-         seed: int = 0) -> Classroom:
+         seed: int = 0, read: bool = True) -> Classroom:
   """Loads the teachers of a config, then makes a student of as many classes.
 
-  `source` says how many classes the data has, if any. Raises ValueError where
-  the teachers cannot teach this student.
+  `source` says how many classes the data has, if any. Without `read`, teachers'
+  parameters are shapes, to be read when needed. Raises ValueError where the
+  teachers cannot teach this student.
   """
   section = {**config['student']}
   size = section.pop('size', None)
@@ -59,7 +68,8 @@ def load(config: Mapping[str, Any], mode: views.Mode, source: Any,
                      'config.student.size.')
   classes = section.get('num_classes') or len(source.classes) or None
   teachers = [
-      registry.bind(teaching.load, **teacher)(name, num_classes=classes)
+      registry.bind(teaching.load, **teacher)(
+          name, num_classes=classes, read=read)
       for name, teacher in config.get('teachers', {}).items()]
   known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
   student, params = pretrained.student(

@@ -75,16 +75,19 @@ class Data(Protocol):
 
   def train_batches(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
-      seed: int, start: int, stop: int, *, fraction: float = ...,
-      reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
-    """Batches of steps start ... stop - 1."""
+      seed: int, start: int, stop: int, *, period: int = ...,
+      fraction: float = ..., reduced: bool = ...,
+      host: tuple[int, int] = ...) -> Iterator[Batch]:
+    """Batches of steps start ... stop - 1, each modulo period unless that is 0.
+    """
     ...
 
   def train_boxes(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
       seed: int, start: int, stop: int, *,
-      held: tuple[render.Images, np.ndarray], fraction: float = ...,
-      reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
+      held: tuple[render.Images, np.ndarray], period: int = ...,
+      fraction: float = ..., reduced: bool = ...,
+      host: tuple[int, int] = ...) -> Iterator[Batch]:
     """As train_batches, with 'boxes' {region: int32 [b, 5]} for 'views'."""
     ...
 
@@ -96,10 +99,11 @@ class Data(Protocol):
     ...
 
   def vote_batches(
-      self, source: Source, view: views_lib.View, batch_size: int, seed: int,
+      self, source: Source, views: Sequence[views_lib.View], batch_size: int,
+      seed: int,
       first: int, last: int, votes: int, *, fraction: float = ...,
       reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
-    """As many draws of a view as `votes`, of examples first ... last - 1."""
+    """As many draws of views as `votes`, of examples first ... last - 1."""
     ...
 
 

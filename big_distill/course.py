@@ -9,8 +9,11 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from big_distill import answers
+from big_distill import cards
 from big_distill import checkpoint
 from big_distill import classroom
 from big_distill import durations
@@ -18,12 +21,31 @@ from big_distill import exams
 from big_distill import feed as feed_lib
 from big_distill import losses
 from big_distill import optim
+from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import pretrained
 from big_distill import registry
+from big_distill import replay
 from big_distill import steps
-from big_distill import teaching
 from big_distill import views
+
+BLOCK = 1024  # Examples of a block of answers that are means of votes.
+
+
+class Lessons(NamedTuple):
+  """What a config says of images, teachers and their answers; no student yet."""
+  mode: views.Mode
+  load: Callable  # Section of data -> source.
+  source: Any
+  plan: plan_lib.Plan
+  crops: dict[str, Any]  # Options of batches, this host's share among them.
+  options: replay.Options
+  room: classroom.Classroom
+  lesson: steps.Lesson
+
+  @property
+  def host(self) -> tuple[int, int]:
+    return self.crops['host']
 
 
 class Course(NamedTuple):
@@ -36,10 +58,86 @@ class Course(NamedTuple):
   pupil: steps.Pupil
   state: steps.State  # Before the first step, on the host.
   feed: feed_lib.Feed
-  step: Callable  # (state, teachers' params, call) -> state, scalars; pmapped.
-  evaluate: Callable  # (step, student params, teachers' params) -> metrics due
+  faculty: replay.Faculty
+  store: answers.Store | None
+  steps: replay.Live | replay.Replay
+  evaluate: Callable  # (step, student params, faculty) -> metrics due
   open_checkpoints: Callable
   layout: str
+  card: cards.Card
+
+
+def prepare(config: Mapping[str, Any], data: Any) -> Lessons:
+  """The Lessons of a config; `data` has the functions of input/pipeline.py.
+
+  Raises ValueError where the config asks for what cannot be.
+  """
+  mode = views.mode(config['mode'])
+  mix = registry.bind(steps.mixup, **config.get('mixup', {}))
+  options = registry.bind(replay.Options, **durations.without(
+      config.get('answers', {}), 'period'))()
+  crops = {**config.get('crops', {}),
+           'host': (jax.process_index(), jax.process_count())}
+  registry.bind(data.eval_batches, **crops)
+  load = loader(data)
+  source = load(config['data'])
+  plan = plan_lib.make(config, source.num_examples)
+  # Where answers are kept, weights are read when they are missing.
+  room = classroom.load(config, mode, source, plan.seed,
+                        read=not options.store)
+  apart = room.combine != 'logits' and len(room.models) > 1
+  lesson = steps.Lesson(
+      tuple(room.teachers), room.num_classes, room.combine,
+      mix if mode.mixup else None, plan.seed,
+      labelled=len(source.classes) == room.num_classes,
+      accumulate=plan.accumulate, period=plan.period,
+      form=options.form(room.num_classes, apart) if options.store
+      else answers.Form())
+  _check_answers(mode, plan, options, room, lesson)
+  return Lessons(mode, load, source, plan, crops, options, room, lesson)
+
+
+def _check_answers(mode, plan, options, room, lesson):
+  """Raises ValueError where answers must be kept, or cannot be."""
+  if mode.votes and mode.mixup:
+    raise ValueError(f'{mode}: answers that are a mean of votes are to images '
+                     'as they are, and cannot be mixed up.')
+  if mode.votes and not options.store:
+    raise ValueError(f'{mode}: this mode needs its recorded answers, a mean over '
+                     f'{mode.votes} views. Make them with python -m '
+                     'big_distill.tools.record, and set answers.store=FOLDER.')
+  if options.store and not room.models:
+    raise ValueError('answers.store: no teacher is a model, so there is nothing '
+                     'to keep. Leave it out.')
+  if options.store and not plan.period and not mode.votes:
+    raise ValueError('answers.store: answers are kept of a stream that repeats. '
+                     'Set answers.period_epochs, such as 10.')
+  if plan.period and mode.votes:
+    raise ValueError(f'{mode}: a mean of votes belongs to an example, whatever '
+                     'the step: leave answers.period_epochs out.')
+  if replay.is_foreign(lesson) and not options.store:
+    raise ValueError('A teacher of python=FILE.py:make teaches by answers that '
+                     'are kept. Set answers.store=FOLDER and '
+                     'answers.period_epochs.')
+
+
+def open_store(lessons: Lessons, config: Mapping[str, Any],
+               begin: bool = True) -> answers.Store | None:
+  """The store that a config names; one that is not there is begun, if asked."""
+  options, plan, mode = lessons.options, lessons.plan, lessons.mode
+  if not options.store:
+    return None
+  hosts, lesson = lessons.host[1], lessons.lesson
+  count = len(lesson.condense([jnp.zeros([1, 1])] * len(lessons.room.models)))
+  rows = -(-BLOCK // hosts) if mode.votes else plan.batch_size // hosts
+  like = jax.eval_shape(lesson.form.pack, [jax.ShapeDtypeStruct(
+      (rows, lesson.num_classes), jnp.float32)] * count)
+  blocks = (-(-lessons.source.num_examples // (rows * hosts)) if mode.votes
+            else plan.period)
+  return answers.Store(
+      options.store,
+      replay.manifest(lesson, lessons.source, mode, plan, config), like, blocks,
+      lessons.host, begin)
 
 
 def make(config: Mapping[str, Any], data: Any) -> Course:
@@ -48,48 +146,79 @@ def make(config: Mapping[str, Any], data: Any) -> Course:
   Raises ValueError where the config asks for what cannot be.
   """
   # What is cheap to check comes before what is slow to load.
-  mode = views.mode(config['mode'])
-  mix = registry.bind(steps.mixup, **config.get('mixup', {}))
   loss = losses.make(**config.get('loss', {}))
-  crops = {**config.get('crops', {}),
-           'host': (jax.process_index(), jax.process_count())}
-  eval_batches = registry.bind(data.eval_batches, **crops)
-  load = loader(data)
-  source = load(config['data'])
-  plan = plan_lib.make(config, source.num_examples)
   open_checkpoints = registry.bind(
       checkpoint.Checkpoints,
       **durations.without(config.get('checkpoints', {}), 'every'))
+  lessons = prepare(config, data)
+  mode, load, source, plan, crops, options, room, lesson = lessons
   tx, lr = optim.make(plan.total, warmup=plan.warmup,
                       **durations.without(config['optim'], 'warmup'))
   examined = [exams.make(name, section, config['data'], load, plan.exams[name])
               for name, section in config.get('evals', {}).items()]
-
-  room = classroom.load(config, mode, source, plan.seed)
-  teaching.check_recordings(room.teachers, mode)
   layout = config.get('layout', 'big_vision')
   registry.check('layout', layout, pretrained.layouts(room.params))
-  teachers = tuple(teacher.in_lessons() for teacher in room.teachers)
-  lesson = steps.Lesson(
-      teachers, room.num_classes, room.combine, mix if mode.mixup else None,
-      plan.seed, labelled=len(source.classes) == room.num_classes,
-      accumulate=plan.accumulate)
+
   pupil = steps.Pupil(room.learn, room.sees, tx, lr, loss)
-  recordings = {
-      teacher.name: answers.read(teacher.recording, answers.manifest(
-          teacher, source, mode, plan.seed, **config.get('crops', {})))
-      for teacher in room.teachers if teacher.recording}
-  shown = sorted({room.sees, *(teacher.sees for teacher in teachers
-                               if isinstance(teacher.sees, views.View))},
-                 key=str)
-  feed = feed_lib.make(data, source, shown, plan, recordings, **crops)
+  faculty = replay.Faculty(room)
+  store = open_store(lessons, config, begin=not mode.votes)
+  shown = sorted({room.sees, *replay.seen_by(lesson)}, key=str)
+  spans, attach = lambda start: [feed_lib.Span(start, plan.total, shown)], None
+  if store:
+    known = parallel.everywhere(store.known)
+    if mode.votes:
+      _check_recorded(store, known)
+      shown, attach = [room.sees], _attaching(store)
+    else:
+      if not known.all():
+        store.check_can_record()
+      spans = replay.spans(known | replay.is_foreign(lesson), plan.total, shown,
+                           [room.sees])
+  feed = feed_lib.Feed(data, source, plan, spans, attach, **crops)
+  taking: replay.Live | replay.Replay = (
+      replay.Replay(lesson, pupil, feed, faculty, store, known,
+                    options.audit_percent, plan.per_call)
+      if store and not mode.votes else
+      replay.Live(lesson, pupil, feed, shown,
+                  (lambda: []) if mode.votes else faculty))
+
+  named = len(source.classes) == room.num_classes
+  card = cards.of(
+      room.student, size=room.size, fraction=crops.get(
+          'fraction', views.FRACTION),
+      classes=source.classes if named else (),
+      trained_by={'config': _plain(config), 'teachers': {
+          teacher.name: teacher.identity for teacher in room.teachers}})
   return Course(
       plan, mode, source, room, lesson, pupil,
-      steps.init_state(room.params, tx), feed,
-      feed.compile(functools.partial(lesson.step, pupil)),
-      exams.make_evaluate(examined, room, plan.total, functools.partial(
-          eval_batches, batch_size=plan.batch_size, seed=plan.seed)),
-      open_checkpoints, layout)
+      steps.init_state(room.params, tx), feed, faculty, store, taking,
+      exams.make_evaluate(
+          examined, room, plan.total, functools.partial(
+              registry.bind(data.eval_batches, **crops),
+              batch_size=plan.batch_size, seed=plan.seed),
+          answers.Kept(store.folder if store else None, lessons.host)),
+      open_checkpoints, layout, card)
+
+
+def _plain(section):
+  """A section as dicts all the way down."""
+  return {key: _plain(value) if hasattr(value, 'items') else value
+          for key, value in section.items()}
+
+
+def _check_recorded(store, known):
+  """Raises ValueError unless all answers are there."""
+  missing = np.flatnonzero(~known)
+  if missing.size:
+    raise ValueError(
+        f'{store.folder} lacks {missing.size} of {store.blocks} blocks of '
+        f'answers, the first being {missing[0]}: run python -m '
+        'big_distill.tools.record with this config.')
+
+
+def _attaching(store):
+  """batch -> the answers to its examples."""
+  return lambda batch: {'answers': store.read_rows(np.asarray(batch['index']))}
 
 
 def loader(data: Any) -> Callable[[Mapping[str, Any]], Any]:

@@ -57,25 +57,39 @@ class Sight:
                     if teacher.size]
     self.teachers = [room.teachers[i]._replace(
         sees=view.at(room.teachers[i].size)) for i in self._taught]
+    self._layers = layers['teacher']
     self._learnt = parallel.pmap(functools.partial(
         _student_answers, room.student, str(self.student), layers['student']))
     self._teach = parallel.pmap(functools.partial(
         _teacher_answers, self.teachers, room.combine, layers['teacher']))
 
+  def key(self, source: Any) -> str:
+    """What the teachers' answers to a split depend on beside the teachers."""
+    return contracts.fingerprint(
+        source.title, source.fingerprint, self._layers,
+        [(teacher.name, str(teacher.sees)) for teacher in self.teachers])
+
+  def _ask(self, faculty, batch):
+    """The teachers' answers to a batch on the devices."""
+    params = [faculty()[i] for i in self._taught]
+    foreign = {teacher.name: parallel.split(teacher.answer({}, steps.scale(
+        parallel.join(batch['views'][str(teacher.sees)]))))
+               for teacher in self.teachers if teacher.foreign}
+    return self._teach(params, batch['views'], foreign)
+
   def show(self, batches: Callable[..., Iterable], params: Any,
-           teacher_params: Sequence[Any], jobs: Sequence[Any],
+           faculty: Callable[[], Sequence[Any]], jobs: Sequence[Any],
            kept: list) -> None:
     """Shows batches(views=...) once, and gives every job all answers.
 
     `kept` holds the teachers' answers to these batches, if it is not empty, and
-    is filled with them otherwise.
+    is filled with them otherwise. faculty() gives the teachers' parameters.
     """
     learnt, taught = (any(who in job.evaluator.needs for job in jobs)
                       for who in ('student', 'teacher'))
     live = taught and not kept
     shown = {self.student} if learnt else set()
     shown |= {teacher.sees for teacher in self.teachers} if live else set()
-    teacher_params = [teacher_params[i] for i in self._taught]
     fresh, size = [], 0
 
     batches = batches(views=sorted(shown, key=str))
@@ -85,7 +99,7 @@ class Sight:
     for batch in parallel.prefetch(batches):
       answers = {}
       if live:
-        answers |= self._teach(teacher_params, batch['views'])
+        answers |= self._ask(faculty, batch)
         fresh.append(parallel.join(answers))
         size += sum(x.nbytes for x in fresh[-1].values())
         if size > KEPT_BYTES:
@@ -106,10 +120,13 @@ def _student_answers(model, view, layers, params, shown):
   return {('student', layer): x for layer, x in answers.items()}
 
 
-def _teacher_answers(teachers, combine, layers, teacher_params, shown):
+def _teacher_answers(teachers, combine, layers, teacher_params, shown, foreign):
   """{('teacher', LOGITS): the consensus, (name, layer): features}."""
   answers, logits = {}, []
   for teacher, params in zip(teachers, teacher_params):
+    if teacher.foreign:  # It has no layers.
+      logits.append(foreign[teacher.name])
+      continue
     own = teaching.layers(teacher.model, {*layers, LOGITS}, params,
                           steps.scale(shown[str(teacher.sees)]))
     logits.append(own.pop(LOGITS))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from big_distill import answers
 from big_distill import contracts
 from big_distill import durations
 from big_distill import evaluate
@@ -53,21 +54,24 @@ def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],
 
 
 def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
-                  eval_batches: Callable) -> Callable:
-  """-> (step, student params, teachers' params) -> metrics due at that step.
+                  eval_batches: Callable,
+                  kept: answers.Kept | None = None) -> Callable:
+  """-> (step, student params, faculty) -> metrics due at that step.
 
-  Every evaluator runs before the first step, every so often, and at the end.
-  All that look at one view of one split do so in one pass. What does not depend
-  on the student is measured once.
+  faculty() gives the teachers' parameters, where they are asked. Every
+  evaluator runs before the first step, every so often, and at the end. All that
+  look at one view of one split do so in one pass. What does not depend on the
+  student is measured once. `kept` are answers that teachers gave before.
   """
   for exam in exams:
     _check(exam, room)
   sights = {view: evaluate.Sight(room, view, [
       exam.evaluator for exam in exams if exam.view == view])
             for view in {exam.view for exam in exams}}
-  kept, measured = {}, {}  # Teachers' answers; metrics of the frozen.
+  kept = answers.Kept() if kept is None else kept
+  measured = {}  # Metrics of what is frozen.
 
-  def measure(held, params, teacher_params):
+  def measure(held, params, faculty):
     """{name of an exam: its metrics}."""
     jobs = {exam.name: [evaluate.job(exam.evaluator) for _ in exam.splits]
             for exam in held}
@@ -76,18 +80,23 @@ def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
       for source, job in zip(exam.splits, jobs[exam.name]):
         passes.setdefault((id(source), exam.view), (source, []))[1].append(job)
     for (key, view), (source, collecting) in passes.items():
-      sights[view].show(
-          lambda views, source=source: eval_batches(source, views), params,
-          teacher_params, collecting, kept.setdefault((key, view), []))
+      del key
+      sight = sights[view]
+      name = sight.key(source)
+      had = len(kept[name])
+      sight.show(lambda views, source=source: eval_batches(source, views),
+                 params, faculty, collecting, kept[name])
+      if len(kept[name]) > had:
+        kept.save(name)
     return {exam.name: _metrics(exam, [job.result() for job in jobs[exam.name]])
             for exam in held}
 
-  def evaluate_due(step, params, teacher_params):
+  def evaluate_due(step, params, faculty):
     due = [exam for exam in exams
            if step == 0 or durations.due(step, exam.every, total)]
     metrics = measured | measure(
         [exam for exam in due if exam.name not in measured], params,
-        teacher_params)
+        faculty)
     measured.update({exam.name: metrics[exam.name] for exam in due
                      if 'student' not in exam.evaluator.needs})
     return {f'{exam.name}/{metric}': float(value) for exam in due

@@ -9,8 +9,7 @@ Several steps per call save time on accelerators. On CPU they cost time: in a
 loop XLA computes convolutions at a third of their speed (tools/feed.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import itertools
 from typing import Any, NamedTuple
 
@@ -18,66 +17,87 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_distill import answers
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import registry
 from big_distill import render
 from big_distill import views
-from big_distill.steps import State
 
 
-class Feed(NamedTuple):
-  """What the loop asks for batches and takes steps with.
+class Span(NamedTuple):
+  """Steps first ... last - 1, in which models see the views `shown`."""
+  first: int
+  last: int
+  shown: Sequence[views.View]
 
-  ends: first step -> the last step of each call from there.
-  batches: first step -> host batches of these calls.
-  compile: step(state, teachers, batch) -> the same for a call, pmapped; state
-    is donated.
+
+class Feed:
+  """Asks data for batches, and compiles steps that take them.
+
+  data: the functions of input/pipeline.py. crops: their options. spans: start
+    -> Spans from there to the end of the run, in order. attach: batch -> what
+    else belongs to it.
   """
-  ends: Callable[[int], Iterator[int]]
-  batches: Callable[[int], Iterator[dict[str, Any]]]
-  compile: Callable[[Callable], Callable]
 
+  def __init__(self, data: Any, source: Any, plan: plan_lib.Plan,
+               spans: Callable[[int], Iterable[Span]],
+               attach: Callable[[dict], dict] | None = None,
+               **crops: Any) -> None:
+    self._source, self._plan, self._spans = source, plan, spans
+    self._attach = attach
+    self._images = None
+    if plan.period:
+      crops['period'] = plan.period
+    if source.resident:
+      held = data.hold(source)
+      self._images = parallel.replicate(held[0])
+      self._draw = registry.bind(data.train_boxes, held=held, **crops)
+    else:
+      self._draw = registry.bind(data.train_batches, **crops)
 
-def make(data: Any, source: Any, shown: Sequence[views.View],
-         plan: plan_lib.Plan, recordings: dict[str, np.ndarray] | None = None,
-         **crops: Any) -> Feed:
-  """The Feed of a source, for models that see the views `shown`.
+  def ends(self, start: int) -> Iterator[int]:
+    """The last step of each call from `start`; no call crosses a Span."""
+    plan = self._plan
+    periods = [plan.log_every, plan.save_every, *plan.exams.values()]
+    for span in self._spans(start):
+      yield from call_ends(span.first, span.last, plan.per_call, periods)
 
-  `data` has the functions of input/pipeline.py; `crops` are its options.
-  `recordings` are teachers' answers to all examples.
-  """
-  ends = functools.partial(
-      call_ends, total=plan.total, most=plan.per_call,
-      periods=[plan.log_every, plan.save_every, *plan.exams.values()])
-  if source.resident:
-    held = data.hold(source)
-    draw = registry.bind(data.train_boxes, held=held, **crops)
-    compile_step = functools.partial(
-        _rendering, parallel.replicate(held[0]), shown, plan.per_call)
-  else:
-    draw = registry.bind(data.train_batches, **crops)
-    compile_step = functools.partial(parallel.pmap, donate=(0,))
+  def batches(self, start: int) -> Iterator[dict[str, Any]]:
+    """Host batches of these calls."""
+    single = itertools.chain.from_iterable(
+        self.single(span.shown, span.first, span.last)
+        for span in self._spans(start))
+    return (single if self._plan.per_call == 1 else
+            group(single, start, self.ends(start), self._plan.per_call))
 
-  def batches(start):
-    single = answers.attach(draw(source, shown, plan.batch_size, plan.seed,
-                                 start, plan.total), recordings or {})
-    return (single if plan.per_call == 1
-            else group(single, start, ends(start), plan.per_call))
+  def single(self, shown: Sequence[views.View], first: int,
+             last: int) -> Iterator[dict[str, Any]]:
+    """Host batches of single steps first ... last - 1."""
+    batches = self._draw(self._source, shown, self._plan.batch_size,
+                         self._plan.seed, first, last)
+    if not self._attach:
+      return batches
+    return ({**batch, **self._attach(batch)} for batch in batches)
 
-  return Feed(ends, batches, compile_step)
+  def compile(self, step: Callable, shown: Sequence[views.View],
+              calls: bool = True, donate: bool = True) -> Callable:
+    """step(state, teachers, batch) -> ..., pmapped, for batches of this feed.
 
+    For calls of several steps where the plan has them, or for single steps.
+    """
+    donated = (0,) if donate else ()
+    many = calls and self._plan.per_call > 1
+    if self._images is None:
+      return parallel.pmap(step, donate=donated)
 
-def _rendering(images, shown, per_call, step):
-  """The pmapped step of a call whose views are rendered from held images."""
-  def rendered(state, teachers, batch, images):
-    shows = render.views(images, batch['index'], batch['boxes'], shown)
-    return step(state, teachers, {**batch, 'views': shows})
+    def rendered(state, teachers, batch, images):
+      shows = render.views(images, batch['index'], batch['boxes'], shown)
+      return step(state, teachers, {**batch, 'views': shows})
 
-  program = parallel.pmap(repeat(rendered) if per_call > 1 else rendered,
-                          donate=(0,))
-  return lambda state, teachers, call: program(state, teachers, call, images)
+    program = parallel.pmap(repeat(rendered) if many else rendered,
+                            donate=donated)
+    return lambda state, teachers, call: program(
+        state, teachers, call, self._images)
 
 
 def call_ends(start: int, total: int, most: int,
@@ -108,19 +128,29 @@ def group(batches: Iterator[dict[str, Any]], start: int, ends: Iterator[int],
 def repeat(step: Callable) -> Callable:
   """step(state, teachers, batch, *rest) -> the same for a call.
 
-  The scalars are those of its last step.
+  The scalars are those of its last step. What a step returns beside state and
+  scalars, leaves [b, ...], is stacked to [b, most, ...].
   """
-  def steps(state: State, teachers, call, *rest):
+  def steps(state, teachers, call, *rest):
     count, batches = call['count'][0], {**call}
     del batches['count']
+    most = jax.tree.leaves(batches)[0].shape[1]
 
     def take(i, state):
-      return step(state, teachers, jax.tree.map(lambda x: x[:, i], batches),
-                  *rest)
+      after, scalars, *kept = step(state, teachers, jax.tree.map(
+          lambda x: x[:, i], batches), *rest)
+      return after, scalars, kept
 
-    scalars = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                           jax.eval_shape(take, 0, state)[1])
-    return jax.lax.fori_loop(0, count, lambda i, carry: take(i, carry[0]),
-                             (state, scalars))
+    def body(i, carry):
+      state, scalars, kept = take(i, carry[0])
+      return state, scalars, jax.tree.map(
+          lambda all, x: all.at[i].set(x), carry[2], kept)
+
+    _, scalars, kept = jax.eval_shape(take, 0, state)
+    scalars = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), scalars)
+    kept = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), kept)
+    state, scalars, kept = jax.lax.fori_loop(
+        0, count, body, (state, scalars, kept))
+    return state, scalars, *jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), kept)
 
   return steps

@@ -1,7 +1,7 @@
 """What decided the results in a workdir, so that a run never mixes two recipes.
 
 DIR/identity.json keeps the config's values that decide results, the facts
-behind them (how many examples, the teachers' checksums) and the versions of
+behind them (how many examples, who the teachers are) and the versions of
 what makes pixels. A run that would go on with others is refused, key by key,
 unless --allow_changes names the keys; what was allowed stays in the file.
 Logging, evaluations, checkpoints and caches may change; so may the length of a
@@ -27,7 +27,8 @@ from big_distill import runs
 # the number of steps, data_dir by the examples that are found there.
 FREE = ('log_*', 'evals', 'evals.*', 'checkpoints', 'checkpoints.*', 'total_*',
         'steps_per_call', 'layout', 'data.cache', 'data.*.cache',
-        'data.data_dir', 'data.*.data_dir')
+        'data.data_dir', 'data.*.data_dir', 'answers.store',
+        'answers.audit_percent')
 PIXELS = ('jax', 'pillow', 'tensorflow', 'tensorflow-cpu')  # They make pixels.
 
 
@@ -120,7 +121,7 @@ def facts(course: course_lib.Course) -> dict[str, Any]:
   """What is behind the names in a config: the examples, and the teachers."""
   return {'data.examples': course.source.num_examples,
           'data.fingerprint': course.source.fingerprint,
-          **{f'teachers.{teacher.name}.checksum': teacher.checksum
+          **{f'teachers.{teacher.name}.identity': teacher.identity
              for teacher in course.room.models}}
 
 

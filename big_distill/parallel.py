@@ -120,6 +120,13 @@ def prefetch(batches, size=2):
       yield batch
 
 
+def everywhere(known):
+  """What holds on every host: bool [n] of this host -> bool [n]."""
+  if jax.process_count() == 1:
+    return known
+  return multihost_utils.process_allgather(known).all(axis=0)
+
+
 def meet(where):
   """Returns when all hosts have come here."""
   if jax.process_count() > 1:

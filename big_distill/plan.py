@@ -21,7 +21,7 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
     'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
-    'checkpoints', 'layout', 'steps_per_call', 'accumulate')
+    'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers')
 
 
 class Plan(NamedTuple):
@@ -37,6 +37,12 @@ class Plan(NamedTuple):
   log_every: int
   save_every: int
   exams: dict[str, int]  # How often each evaluation is due.
+  period: int  # After so many steps batches repeat; 0: they never do.
+
+  @property
+  def stream(self) -> int:
+    """How many different batches the run has."""
+    return min(self.period or self.total, self.total)
 
   @property
   def epochs(self) -> float:
@@ -77,7 +83,8 @@ def make(config: Mapping[str, Any], num_examples: int,
       save_every=durations.of(config.get('checkpoints', {}), 'every',
                               default=0),
       exams={name: durations.of(section, 'every', default=0)
-             for name, section in config.get('evals', {}).items()})
+             for name, section in config.get('evals', {}).items()},
+      period=durations.of(config.get('answers', {}), 'period', default=0))
 
 
 def check_keys(config: Mapping[str, Any]) -> None:

@@ -148,6 +148,36 @@ def card(file, flat=None) -> cards.Card:
                    f'({", ".join(_families())}); its first names: {first}.')
 
 
+def shapes(file, size=None):
+  """As load, with shapes in place of values; a card makes that free of reading.
+
+  A file without a card is read, since only its names say what it is.
+  """
+  path = path_of(file)
+  if path.endswith('.pth') or not (inside := params_lib.load_card(path)):
+    model, params = load(file, size)
+    return model, jax.eval_shape(lambda: params)
+  return shapes_of(size=size or inside.size or 64, family=inside.family,
+                   **inside.options)
+
+
+def shapes_of(*, size, **kwargs):
+  """As create, with shapes in place of values."""
+  model = build(**kwargs)
+  return model, params_lib.unflatten(_shapes(model, size))
+
+
+def identity(file) -> str:
+  """16 hexadecimal digits of a checkpoint's parameters and card.
+
+  Of an npz file its checksums are read, not its arrays.
+  """
+  path = path_of(file)
+  if path.endswith('.pth'):
+    return params_lib.checksum(_flat(file))
+  return params_lib.identity(path)
+
+
 def _flat(file):
   path = path_of(file)
   return params_lib.unwrap(torch_files.load(path) if path.endswith('.pth')

@@ -29,8 +29,29 @@ def introduce(course, workdir, start):
     logging.info('Teacher %s sees %s; %s parameters in %.4g MB.', teacher.name,
                  teacher.sees, f'{costs.parameters(teacher.params):,}',
                  costs.nbytes(teacher.params) / 1e6)
+  if course.store:
+    _introduce_answers(course)
   logging.info('Student sees %s; its parameters:\n%s', room.sees,
                params_lib.overview(room.params))
+
+
+def _introduce_answers(course):
+  """Logs what keeping answers costs and saves."""
+  plan, room, store = course.plan, course.room, course.store
+  logging.info('Answers in %s: %d of %d blocks are there; %.4g MB in all, %d '
+               'bytes an answer.', store.folder, store.known.sum(),
+               store.blocks, store.nbytes / 1e6, store.record)
+  models = [teacher for teacher in room.models if teacher.model]
+  if models:
+    taught = sum(costs.flops(teacher.model, teacher.params, teacher.size)
+                 for teacher in models)
+    learnt = 3 * costs.flops(room.student, room.params, room.size)
+    logging.info('A step that reads them has %.0f %% of the arithmetic of one '
+                 'that asks the teachers.', 100 * learnt / (learnt + taught))
+  if plan.period:
+    logging.info('A pass is %d steps = %.4g epochs; this run is %.4g passes.',
+                 plan.period, plan.period * plan.batch_size / plan.num_examples,
+                 plan.total / plan.period)
 
 
 def first_batch(batches):
@@ -55,9 +76,10 @@ def result(rows, course):
     return next((row[name] for row in rows if name in row), None)
 
   def of_teachers(amount):
-    return sum(map(amount, room.models)) if room.models else None
+    return sum(map(amount, models)) if models else None
 
   room = course.room
+  models = [teacher for teacher in room.models if teacher.model]
   rates = [row[metrics.RATE] for row in rows if metrics.RATE in row]
   return {
       'teacher_top1': last(metrics.TEACHER),

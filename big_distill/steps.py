@@ -1,9 +1,9 @@
 """A lesson: how a student learns from its teachers' answers to one batch.
 
-Pure functions of arrays. A batch arrives as uint8 views, int32 labels and the
-answers that teachers gave beforehand. What can be seen of it is a dict
-{view: images in [-1, 1], 'labels': one-hot, 'recorded NAME': log-probs}; mixup
-blends all of it alike, and each model looks up what it sees by name.
+Pure functions of arrays. A batch arrives as uint8 views and int32 labels. What
+can be seen of it is a dict {view: images in [-1, 1], 'labels': one-hot}; mixup
+blends all of it alike, and each model looks up what it sees by name. Answers
+that teachers gave before come with the batch; they are of the mixture already.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from big_distill import answers as answers_lib
 from big_distill import bounds
 from big_distill import labels
 from big_distill import losses
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import teaching
+from big_distill import topk
 
 
 @flax.struct.dataclass
@@ -122,6 +124,8 @@ class Lesson:
 
   teachers: of type teaching.Teacher; they agree by `combine`.
   mix: a function like `mixup`, or None.
+  period: after so many steps batches repeat, mixed alike; 0: they never do.
+  form: how answers are kept, before they teach.
   labelled: whether to log task losses, which nobody learns from.
   accumulate: micro-batches of a device's batch, for less memory. The gradient
     is that of the batch; but BatchNorm uses the moments of each micro-batch, on
@@ -134,43 +138,77 @@ class Lesson:
   seed: int = 0
   labelled: bool = True
   accumulate: int = 1
+  period: int = 0
+  form: answers_lib.Form = answers_lib.Form()
 
   def see(self, step, batch):
     """What can be seen of a batch. Where a label is unknown, it is all zero."""
     seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
     seen[teaching.LABELS] = labels.shares(batch['label'], self.num_classes)
-    for name, probs in batch.get('answers', {}).items():
-      seen[teaching.recorded(name)] = jnp.log(probs.astype(jnp.float32))
     if self.mix:
+      if self.period:
+        step = step % self.period
       seen = self.mix(seen, jax.random.fold_in(jax.random.key(self.seed), step))
     return seen
 
   def answer(self, teacher_params, seen):
-    """The logits of each teacher, a list of [b, c]."""
-    # Teachers are arguments, not state: what a step returns it may change.
-    return [teacher.answer(params, seen[str(teacher.sees)])
-            for teacher, params in zip(self.teachers, teacher_params)]
+    """Each model's logits, [b, c] float32: a list, of one where they average.
 
-  def agree(self, answers, t=1.):
-    """The log-probs [b, c] that teachers agree on, for a loss at temperature t.
+    That is all the target needs of the models, at any temperature.
     """
-    agreed = teaching.consensus(answers, self.combine, t)
-    return jax.lax.stop_gradient(losses.temper(agreed, 1.))
+    # Teachers are arguments, not state: what a step returns it may change.
+    answers = [teacher.answer(params, seen[str(teacher.sees)])
+               for teacher, params in zip(self.teachers, teacher_params)
+               if teacher.size]
+    return self.condense(answers)
+
+  def condense(self, answers):
+    """As `answer`, of answers that the models gave already."""
+    if self.combine == 'logits' and answers:
+      return [teaching.consensus(answers)]
+    return [answer.astype(jnp.float32) for answer in answers]
+
+  def agree(self, answers, seen, t=1.):
+    """What teachers agree on, for a loss at temperature t.
+
+    Log-probs [b, c], or a TopK if that is what the answers are kept as. The
+    answers are those of `answer`; labels are seen.
+    """
+    answers = [*answers, *(teacher.answer({}, seen[teaching.LABELS])
+                           for teacher in self.teachers if not teacher.size)]
+    if isinstance(answers[0], topk.TopK):
+      target, = answers
+    else:
+      target = losses.temper(
+          teaching.consensus(answers, self.combine, t), 1.)
+    return jax.lax.stop_gradient(target)
 
   def step(self, pupil, state, teacher_params, batch):
     """State, teachers' params, batch -> next State, scalars. For pmap.
 
+    Where a batch has 'answers', they teach, and teachers' params may be empty.
     Task losses are means over labelled examples: NaN where there is none.
     """
+    return self.live(pupil, state, teacher_params, batch)[:2]
+
+  def live(self, pupil, state, teacher_params, batch):
+    """As step, and the answers that taught, as `form` keeps them."""
     def study(batch):
       seen = self.see(state.step, batch)
-      target = self.agree(self.answer(teacher_params, seen),
+      kept = batch.get('answers')
+      if kept is None:
+        kept = self.form.pack(self.answer(teacher_params, seen))
+      # The barrier makes learning one and the same computation, whether answers
+      # are given now or were kept.
+      kept = jax.lax.optimization_barrier(kept) if kept else kept
+      target = self.agree(self.form.unpack(kept), seen,
                           losses.temperature(pupil.loss))
       (loss, (logits, averages)), grads = pupil.learn(
           state.params, target, seen)
-      return (loss, grads, averages), (logits, target, seen[teaching.LABELS])
+      return (loss, grads, averages), (
+          logits, target, seen[teaching.LABELS], kept)
 
-    (loss, grads, averages), (logits, target, share) = in_parts(
+    (loss, grads, averages), (logits, target, share, kept) = in_parts(
         study, self.accumulate)(batch)
     grads = parallel.mean(grads)
     after, updates = pupil.update(state, grads, averages)
@@ -181,16 +219,19 @@ class Lesson:
       # A mixture with an image of unknown label has no label either.
       known = jnp.sum(share, axis=-1) > .999
       scalars['known'] = known.mean()
-      for who, answer in (('student', logits), ('teacher', target)):
+      said = {'student': logits, 'teacher': target}
+      if isinstance(target, topk.TopK):  # It may have left the class out.
+        del said['teacher']
+      for who, answer in said.items():
         task_loss = losses.xent(answer, jnp.log(share))
         scalars[f'task_loss_{who}'] = jnp.where(known, task_loss, 0.).mean()
     scalars = parallel.mean(scalars)
     if self.labelled:
       known = scalars.pop('known')
-      for who in ('student', 'teacher'):
+      for who in said:
         scalars[f'task_loss_{who}'] /= known
     scalars.update(lr=pupil.lr(state.step),
                    l2_grads=optax.tree.norm(grads),
                    l2_params=optax.tree.norm(after.params),
                    l2_updates=optax.tree.norm(updates))
-    return after, scalars
+    return after, scalars, kept

@@ -2,18 +2,22 @@
 
 A teacher is frozen: a function of its parameters and of what it sees. Labels
 are a teacher too: they see the one-hot labels, mixed like the images, and
-answer with them. So are answers that a model gave beforehand, which come with
-the batch. However many there are, the student learns from one consensus.
+answer with them. However many there are, the student learns from one consensus.
+
+A foreign teacher is a function of the user's, in whatever framework, that runs
+on the host. It teaches through answers that are kept (answers.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import hashlib
+import os
+import runpy
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import registry
 from big_distill.ops import int8
@@ -29,9 +33,10 @@ WEIGHTS = {  # What its kernels are kept as.
 class Teacher(NamedTuple):
   """answer(params, what it sees) -> logits [b, c], whatever their offset.
 
-  `sees` is a View, LABELS, or `recorded` of its name; `size` is the image size
-  of a model, None for labels. `recording` is the folder of what the model
-  answered beforehand (tools/record.py), which then teaches in its place.
+  `sees` is a View, or LABELS; `size` is the image size of a model, None for
+  labels. `identity` tells it from every other teacher, without reading its
+  weights. `read` reads them: () -> params, where `params` are shapes alone. A
+  `foreign` teacher has no model; its answer is of numpy arrays.
   """
   name: str
   answer: Callable
@@ -40,20 +45,9 @@ class Teacher(NamedTuple):
   size: int | None
   model: Any = None
   sees: Any = LABELS
-  recording: str | None = None
-  checksum: str | None = None  # Of the parameters, as they were loaded.
-
-  def in_lessons(self):
-    """The teacher as students meet it: by its recording, if there is one."""
-    if not self.recording:
-      return self
-    return self._replace(
-        sees=recorded(self.name), answer=lambda params, log_probs: log_probs)
-
-
-def recorded(name):
-  """What a teacher of this name sees if its answers were recorded."""
-  return f'recorded {name}'
+  identity: str = ''
+  read: Callable[[], Any] | None = None
+  foreign: bool = False
 
 
 def forward(model, params, images):
@@ -82,42 +76,109 @@ def _log_probs_of_labels(params, labels):
   return jnp.log(labels)
 
 
-def load(name, *, init=None, labels=False, size=None, dtype='float32',
-         weights='float32', random=None, recording=None, num_classes=None):
+def load(name: str, *, init: str | None = None, labels: bool = False,
+         size: int | None = None, dtype: str = 'float32',
+         weights: str = 'float32', random: Any = None,
+         python: str | None = None, mean: Sequence[float] = (.5, .5, .5),
+         std: Sequence[float] = (.5, .5, .5), num_classes: int | None = None,
+         read: bool = True) -> Teacher:
   """A teacher, from a section of config.teachers.
 
   Exactly one of: `init`, a checkpoint (a path, gs:// or a published name);
-  `labels`; or `random`, the description of a model with random weights, head
-  included, which teaches nonsense and serves to try a config without its teacher.
-  A model computes in `dtype`; `weights` is what its kernels are kept as.
+  `labels`; `python`, 'FILE.py:make', whose make() returns a function from
+  images, float32 [b, size, size, 3], to logits [b, c]; or `random`, the
+  description of a model with random weights, head included, which teaches
+  nonsense and serves to try a config without its teacher. A model computes in
+  `dtype`; `weights` is what its kernels are kept as. `mean` and `std` are those
+  of the images that a function of the user's wants, of pixels in [0, 1].
+  Without `read`, parameters are shapes, and no weights are read.
   """
-  if bool(init) + bool(labels) + bool(random) != 1:
+  given = [init, labels, random, python]
+  if sum(map(bool, given)) != 1:
     raise ValueError(f'Teacher {name!r} needs exactly one of init=CHECKPOINT, '
-                     'labels=True and random=MODEL.')
+                     'labels=True, python=FILE.py:make and random=MODEL.')
+  if name == 'student':
+    raise ValueError("A teacher cannot be called 'student': metrics could not "
+                     'tell them apart. Choose another name.')
   registry.check('dtype of a teacher', dtype, DTYPES)
   registry.check('kind of weights', weights, WEIGHTS)
-  if labels:
+  if labels or python:
     if (dtype, weights) != ('float32', 'float32'):
-      raise ValueError(f'Teacher {name!r} is labels, which have neither dtype '
-                       'nor weights: leave both out.')
-    return Teacher(name, _log_probs_of_labels, {}, num_classes, None)
+      raise ValueError(f'Teacher {name!r} is {"labels" if labels else python}, '
+                       'which has neither dtype nor weights: leave both out.')
+  if labels:
+    return Teacher(name, _log_probs_of_labels, {}, num_classes, None,
+                   identity=LABELS)
   if size is None:
-    raise ValueError(f'Teacher {name!r} does not say the size of its images.')
-  if init:
-    model, params = pretrained.load(init, size)
-  else:
+    raise ValueError(f'Teacher {name!r} does not say the size of its images: '
+                     f'set config.teachers.{name}.size.')
+  if python:
+    return _foreign(name, python, size, mean, std, num_classes, read)
+
+  def create():
     model, params = pretrained.create(size=size, num_classes=num_classes,
                                       **random)
     params['head']['kernel'] = np.random.default_rng(0).normal(
         size=params['head']['kernel'].shape).astype(np.float32)
-  checksum = params_lib.checksum(params_lib.flatten(params))
-  model, params = pretrained.freeze(model, params, jnp.dtype(dtype))
+    return model, params
+
+  def read_model():
+    model, params = pretrained.load(init, size) if init else create()
+    model, params = pretrained.freeze(model, params, jnp.dtype(dtype))
+    return model, WEIGHTS[weights](params)
+
+  if read:
+    model, params = read_model()
+  else:
+    model, params = (pretrained.shapes(init, size) if init
+                     else pretrained.shapes_of(size=size,
+                                               num_classes=num_classes,
+                                               **random))
+    model = model.clone(folded=True, dtype=jnp.dtype(dtype))
 
   def answer(params, images):
     return forward(model, params, images)[0]
 
-  return Teacher(name, answer, WEIGHTS[weights](params), model.num_classes,
-                 size, model, recording=recording, checksum=checksum)
+  return Teacher(name, answer, params, model.num_classes, size, model,
+                 identity=pretrained.identity(init) if init else repr(
+                     sorted({**random}.items())),
+                 read=lambda: read_model()[1])
+
+
+def _foreign(name, python, size, mean, std, num_classes, read):
+  """A teacher that is a function of the user's, on the host."""
+  path, _, maker = python.rpartition(':')
+  if not os.path.exists(path):
+    raise ValueError(f'teachers.{name}.python={python}: there is no file '
+                     f'{path!r}. Write FILE.py:make, make being a function in '
+                     'that file that returns answer(images) -> logits.')
+  with open(path, 'rb') as file:
+    identity = f'{maker} of {hashlib.sha256(file.read()).hexdigest()[:16]}'
+  mean, std = np.float32(mean), np.float32(std)
+  made = []
+
+  def make():
+    if not made:
+      names = runpy.run_path(path)
+      registry.check(f'function in {path}', maker, names)
+      made.append(names[maker]())
+    return made[0]
+
+  def answer(params, images):
+    """images [b, h, w, 3] in [-1, 1] -> float32 [b, c]."""
+    del params
+    images = ((np.asarray(images, np.float32) + 1) / 2 - mean) / std
+    logits = np.asarray(make()(images), np.float32)
+    if logits.ndim != 2 or len(logits) != len(images):
+      raise ValueError(f'teachers.{name}.python={python} answered '
+                       f'{len(images)} images with an array {logits.shape}: '
+                       'it must be [images, classes].')
+    return logits
+
+  if read:
+    num_classes = answer({}, np.zeros([1, size, size, 3])).shape[-1]
+  return Teacher(name, answer, {}, num_classes, size, identity=identity,
+                 read=lambda: {}, foreign=True)
 
 
 def consensus(answers, combine='logits', t=1.):
@@ -162,17 +223,3 @@ def check(teachers, combine, num_classes, source):
   if combine == 'logits' and by_label and len(teachers) > 1:
     raise ValueError('Labels have no logits to average with: set '
                      "combine='probs' to teach with labels and models.")
-
-
-def check_recordings(teachers, mode):
-  """Raises ValueError unless answers are recorded where the mode needs it."""
-  if mode.votes and mode.mixup:
-    raise ValueError(f'{mode}: recorded answers are to images as they are, and '
-                     'cannot be mixed up.')
-  for teacher in teachers:
-    if teacher.size and bool(teacher.recording) != bool(mode.votes):
-      raise ValueError(f'Teacher {teacher.name!r}: ' + (
-          f'this mode needs its recorded answers, a mean over {mode.votes} '
-          'views. Make them with python -m big_distill.tools.record, and set '
-          'recording=FOLDER.' if mode.votes else
-          'this mode has no use for recorded answers; leave recording out.'))

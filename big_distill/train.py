@@ -6,7 +6,6 @@ import time
 from absl import logging
 import jax
 
-from big_distill import cards
 from big_distill import course as course_lib
 from big_distill import identity
 from big_distill import leaving
@@ -40,23 +39,24 @@ def train(config, workdir, data, writer, preemption=None, allow=()):
   report.introduce(course, workdir, start)
 
   state = parallel.replicate(state)
-  teachers = parallel.replicate(course.room.teacher_params)
   batches = parallel.prefetch(report.first_batch(feed.batches(start)))
   pace = progress.Progress(start, plan.total, plan.batch_size)
   if not resumed:
-    writer.write(0, course.evaluate(0, state.params, teachers))
+    writer.write(0, course.evaluate(0, state.params, course.faculty))
   began = time.monotonic()
 
   # Anything that moves to a device in here without being asked to is a bug.
   with jax.transfer_guard('disallow'):
-    for call, (step, batch) in enumerate(zip(feed.ends(start), batches)):
-      state, scalars = course.step(state, teachers, batch)
-      if call == 0:
+    before = start
+    for step, batch in zip(feed.ends(start), batches):
+      state, scalars = course.steps.take(state, batch, before, step)
+      if before == start:
         jax.block_until_ready(scalars)
         logging.info('First step: %.1f s, compilation included.',
                      time.monotonic() - began)
         pace.reset(step)
         preemption.begin()
+      before = step
 
       told = preemption.reached()
       saving = told or due(step, plan.save_every, plan.total)
@@ -68,14 +68,16 @@ def train(config, workdir, data, writer, preemption=None, allow=()):
       if logs:
         # A mean over no example, as of losses where no label is known.
         row = {name: x for name, x in row.items() if not math.isnan(x)}
-        row[metrics.EPOCH] = step / plan.total * plan.epochs
-        row |= pace.measure(step)
+        row[metrics.EPOCH] = step * plan.batch_size / plan.num_examples
+        row |= pace.measure(step) | course.steps.audited
         pace.show(step, row)
         writer.write(step, row)
-      if row := course.evaluate(step, state.params, teachers):
+      if row := course.evaluate(
+          step, state.params, course.faculty):
         writer.write(step, row)
         pace.reset(step)
       if saving:
+        course.steps.flush()  # What a resumed run will not be asked again.
         checkpoints.save(state, step)
       if told and step < plan.total:
         checkpoints.close()
@@ -87,5 +89,5 @@ def train(config, workdir, data, writer, preemption=None, allow=()):
   if jax.process_index() == 0:
     with runs.writing(student):
       pretrained.save(student, parallel.first(state.params), course.layout,
-                      cards.of(course.room.student, size=course.room.size))
+                      course.card)
   return report.result(writer.read(), course)

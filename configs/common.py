@@ -15,7 +15,7 @@ from big_distill import views
 
 # The arguments of every config that distils, and what they are by default.
 ARGUMENTS = dict(mode='funmatch', optim='adam', init='', images='',
-                 recording='', seed=0, data_dir='', tiny=False)
+                 answers='', seed=0, data_dir='', tiny=False)
 
 # What TFDS calls the paper's datasets, and its splits (paper, Table 5).
 DATASETS = {
@@ -93,8 +93,6 @@ def small(dataset, teacher, variants, best, arg):
   epochs = arg.epochs or choose('variant', arg.variant, variants)
   row = min(best, key=lambda known: abs(math.log(known / epochs)))
   prof = dict(init=teacher, size=128, dtype='float32', weights='float32')
-  if arg.recording:
-    prof['recording'] = arg.recording
   return recipe(arg, dataset, epochs, dict(prof=prof), **best[row])
 
 
@@ -124,6 +122,7 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
   c.mixup = dict(group=8)
   c.student = student(arg, family='bit', depth=50, width=1., size=128)
   c.teachers = teachers
+  c.answers = answers(arg.answers)
   c.loss = dict(name='kl', t=float(t), t2=True)
   c.optim = dict(name=arg.optim, lr=lr, wd=wd, clip=1.0, warmup_steps=1500)
 
@@ -137,6 +136,14 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
     c.evals.agree = dict(type='distance', data=test, every_steps=1000)
   c.checkpoints = dict(every_steps=1000, keep=2, keep_every=0)
   return tiny(c) if arg.tiny else c
+
+
+def answers(store=''):
+  """The section of answers: kept in a folder, asked again once in 200 steps.
+
+  With period_epochs batches repeat, and so answers serve more than once.
+  """
+  return dict(store=store, period_epochs=0, dtype='float16', audit_percent=0.5)
 
 
 def images(arg, **own):

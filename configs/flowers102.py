@@ -12,8 +12,10 @@ Cost: the authors' code says 10k epochs take 1 h 10 min on a TPU v2-8, 1M about
 25 h on a v3-32. Not run with this code. Prepare the data with
 `tfds build oxford_flowers102`. `mode=fix/ic_ens` needs a recording first:
 
-  python -m big_distill.tools.record --config=configs/flowers102.py:mode=fix/ic_ens \
-      --teacher=prof --out=ANSWERS        then :mode=fix/ic_ens,recording=ANSWERS
+  python -m big_distill.tools.record \
+      --config=configs/flowers102.py:mode=fix/ic_ens,answers=DIR
+
+and the same config then trains from it.
 """
 
 from configs import common

@@ -105,9 +105,7 @@ def get_config(arg=None):
   c.teachers = {name: common.choose('teacher', name, TEACHERS)
                 for name in arg.teacher.split('+')}
   c.combine = arg.combine  # The paper averages logits, its code probabilities.
-  for teacher in c.teachers.values():
-    if arg.recording:
-      teacher.recording = arg.recording
+  c.answers = common.answers(arg.answers)
   c.loss = dict(name='kl', t=1.0, t2=True)
   c.optim = common.choose('optimizer', arg.optim, OPTIM)
 

@@ -32,13 +32,14 @@ def get_config(arg=None):
 
   c.data = dict(name='caltech12', split='train', data_dir='', cache='decoded',
                 corrupt='stop', resident=False)
-  c.mode = arg.mode
+  c.mode = common.mode(arg)
   c.mixup = dict(group=8)
   c.student = dict(family='bit', depth=(1, 1, 1), width=0.375, size=48,
                    dtype='float32')
   c.teachers = dict(
       teacher=dict(init='caltech12 teacher', size=48, dtype='float32',
                    weights='float32'))
+  c.answers = common.answers()
   c.loss = dict(name='kl', t=1.0, t2=True)
   c.optim = dict(name='adam', lr=0.01, wd=1e-4, clip=1.0, warmup_percent=5)
 

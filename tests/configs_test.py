@@ -34,7 +34,7 @@ CHOICES = {
     'variant': ['fast', 'medium', 'long'],
     'optim': ['adam', 'sgd', 'shampoo', 'soap', 'muon'],
     'dataset': ['flowers102', 'pets', 'food101', 'sun397'],
-    'init': ['BiT-M-R50x1'], 'recording': ['DIR'], 'data_dir': ['DIR'],
+    'init': ['BiT-M-R50x1'], 'answers': ['DIR'], 'data_dir': ['DIR'],
     'images': ['food101', 'folder:PATH', 'food101*3+imagenet'],
     'student': [*imagenet.STUDENTS], 'size': ['128', '224', '384'],
     'teacher': [*imagenet.TEACHERS, 'T384+T224'], 'evals': ['val', 'all'],

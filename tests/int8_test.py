@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_distill import answers
 from big_distill import costs
 from big_distill import optim
 from big_distill import parallel
@@ -201,11 +200,6 @@ def test_on_photographs_it_agrees_with_the_checkpoint_it_came_from():
   metrics = evaluate.evaluate(config, 'caltech12 teacher', pipeline)
   assert 0 < metrics['agree/kl'] < 1e-3 and metrics['agree/top1'] > .9
   assert .99 < metrics['cka/teacher'] < 1
-
-
-def test_its_recordings_are_its_own(pair):
-  exact, fast = (answers.checksum(teacher.params) for teacher in pair)
-  assert exact != fast == answers.checksum(int8.quantize(pair[0].params))
 
 
 @pytest.mark.parametrize('choice, message', [

@@ -49,24 +49,24 @@ def example_of(number, parts, seed):
   return epoch, firsts[part] + index
 
 
-def train_batches(source, views, batch_size, seed, start, stop, *,
+def train_batches(source, views, batch_size, seed, start, stop, *, period=0,
                   fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
   """Yields host batches of steps start ... stop - 1.
 
   {'label': int32 [b] or multi-hot [b, c], 'index': int64 [b],
    'views': {view: uint8 [b, s, s, 3]}}
   where b is the share of host[0] among host[1] hosts, in order of number.
-  `reduced` renders faster and less exactly, see crops.render.
+  `reduced` renders faster and less exactly, see crops.render. With a `period`,
+  the batch of step s is that of step s modulo period.
   """
-  def example(number):
-    return *example_of(number, source.parts, seed), {}
-
-  return _batches(source, batch_size, start, stop, host, example,
+  return _batches(source, batch_size, start, stop, host,
+                  _examples(source, seed, period * batch_size),
                   _shows(source, views, seed, fraction, reduced))
 
 
 def train_boxes(source, views, batch_size, seed, start, stop, *, held,
-                fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
+                period=0, fraction=views_lib.FRACTION, reduced=False,
+                host=(0, 1)):
   """As train_batches, with 'boxes' of views in place of their pixels.
 
   {region: int32 [b, 5]}, see crops.boxes. `held` is what caches.hold returns.
@@ -75,15 +75,23 @@ def train_boxes(source, views, batch_size, seed, start, stop, *, held,
   images, labels = held
   sizes, labels = tf.constant(images.sizes), tf.constant(labels)
 
-  def example(number):
-    return *example_of(number, source.parts, seed), {}
-
   def show(epoch, index):
     shape = tf.concat([sizes[index], [3]], axis=0)
     return {'label': labels[index], 'boxes': crops.boxes(
         views, shape, seed, epoch, index, fraction)}
 
-  return _batches(source, batch_size, start, stop, host, example, show)
+  return _batches(source, batch_size, start, stop, host,
+                  _examples(source, seed, period * batch_size), show)
+
+
+def _examples(source, seed, cycle):
+  """number -> epoch, index, nothing further; numbers repeat after `cycle`."""
+  def example(number):
+    if cycle:
+      number = number % cycle
+    return *example_of(number, source.parts, seed), {}
+
+  return example
 
 
 def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION,
@@ -104,9 +112,9 @@ def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION
                   _shows(source, views, seed, fraction))
 
 
-def vote_batches(source, view, batch_size, seed, first, last, votes, *,
+def vote_batches(source, views, batch_size, seed, first, last, votes, *,
                  fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
-  """Yields host batches of so many draws of a view of examples first ... last-1.
+  """Yields host batches of so many draws of views of examples first ... last-1.
 
   As eval_batches; all draws of an example lie side by side.
   """
@@ -119,7 +127,7 @@ def vote_batches(source, view, batch_size, seed, first, last, votes, *,
             {'mask': tf.cast(number < count, tf.float32)})
 
   return _batches(source, batch_size, 0, -(-count // batch_size), host, example,
-                  _shows(source, [view], seed, fraction, reduced))
+                  _shows(source, views, seed, fraction, reduced))
 
 
 def _shows(source, views, seed, fraction, reduced=False):

@@ -103,7 +103,7 @@ def time_parts(course, calls=1, repeats=10):
 
   def run_whole():
     nonlocal state, program
-    program = program or course.step.lower(state, teachers, batch).compile()
+    program = program or course.steps.program.lower(state, teachers, batch).compile()
     state, scalars = program(state, teachers, batch)
     return state, scalars
 
@@ -162,7 +162,7 @@ def facts(course, memory):
             f'{jnp.dtype(model.dtype).name}, sees {sees}')
 
   room = course.room
-  exchanged = costs.exchanged(course.step, *costs.step_arguments(
+  exchanged = costs.exchanged(course.steps.program, *costs.step_arguments(
       course.state, room.teacher_params, next(course.feed.batches(0))))
   return {'student': model(room.student, room.params, room.sees),
           'teachers': '; '.join(
@@ -232,7 +232,7 @@ def largest_batch(config, data, limit):
   def cost(units):
     larger = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
         (len(x) * units, *x.shape[1:]), x.dtype), batch)
-    programs[units] = course.step.lower(*costs.step_arguments(
+    programs[units] = course.steps.program.lower(*costs.step_arguments(
         course.state, course.room.teacher_params, larger)).compile()
     return costs.memory(programs[units])
 

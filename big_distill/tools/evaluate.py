@@ -24,6 +24,7 @@ from big_distill import exams
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import registry
+from big_distill import replay
 from big_distill import views
 
 
@@ -44,7 +45,7 @@ def evaluate(config: Mapping[str, Any], file: str,
       batch_size=config['batch_size'], seed=config.get('seed', 0),
       host=(jax.process_index(), jax.process_count())))
   return run(0, parallel.replicate(room.params),
-             parallel.replicate(room.teacher_params))
+             replay.Faculty(room))
 
 
 def table(metrics: Mapping[str, float]) -> str:

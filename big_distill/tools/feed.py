@@ -36,7 +36,6 @@ def variant(config, resident, per_call):
 def trainer(course):
   """-> train(steps): takes that many steps, whole calls, and waits for them."""
   state = parallel.replicate(course.state)
-  teachers = parallel.replicate(course.room.teacher_params)
   calls = zip(course.feed.ends(0), parallel.prefetch(course.feed.batches(0)))
   end = 0
 
@@ -45,8 +44,9 @@ def trainer(course):
     until = end + steps
     with jax.transfer_guard('disallow'):
       while end < until:
+        start = end
         end, batch = next(calls)
-        state, scalars = course.step(state, teachers, batch)
+        state, scalars = course.steps.take(state, batch, start, end)
     jax.block_until_ready(scalars)
 
   return train

@@ -1,18 +1,24 @@
-"""Records what a teacher answers, for modes whose answers are a mean of votes.
+r"""Records what teachers answer, before any student learns from it.
 
-  python -m big_distill.tools.record --config=configs/flowers102.py:mode=fix/ic_ens \
-      --teacher=prof --out=DIR
+  python -m big_distill.tools.record --config=configs/quickstart.py \
+      --config.answers.period_epochs=10 --config.answers.store=DIR
+  python -m big_distill.tools.record \
+      --config=configs/flowers102.py:mode=fix/ic_ens,answers=DIR
 
-The config says the rest: data, teacher, the view that votes, how many draws of
-it, the seed. Kept are mean probabilities per example, float16, in shards; what
-a killed run had finished stays, and the same command goes on. With several
-hosts (--distributed) each writes its share of the shards. A run then teaches
-with --config.teachers.prof.recording=DIR, and refuses a recording that does not
-match its config.
+The config says the rest: data, views, mixup, teachers, seed. A run records what
+it is the first to ask for by itself; this command does so without a student,
+perhaps on another machine. In a mode whose answers are a mean of votes, such as
+fix/ic_ens, it comes first: answers then are log-probs of the mean probability
+over that many views of each example, which cost as many forward passes: 1,024
+for the paper's fix/ic_ens.
 
-The cost is that many forward passes per example: 1,024 for the paper's
-fix/ic_ens, about what 1,024 epochs of live teaching cost the teacher.
+What a killed command had finished stays, and the same command goes on. With
+several hosts (--distributed) each answers its share of every batch.
 """
+
+from collections.abc import Callable, Iterator, Mapping
+import time
+from typing import Any
 
 from absl import flags
 from absl import logging
@@ -20,81 +26,118 @@ import jax
 from ml_collections import config_flags
 import numpy as np
 
-from big_distill import answers
 from big_distill import command
+from big_distill import course
+from big_distill import feed as feed_lib
 from big_distill import parallel
-from big_distill import registry
+from big_distill import replay
 from big_distill import steps
-from big_distill import teaching
-from big_distill import views
+
+SAY = 10.  # Seconds between lines on progress.
 
 
-def record(config, name, folder, data):
-  """Writes the answers of the teacher `name` of a config; see train for data.
+def record(config: Mapping[str, Any], data: Any) -> int:
+  """Writes what the store of a config lacks; see train for `data`.
 
-  Returns the number of shards that this host wrote.
+  Returns the number of blocks that this host wrote.
   """
-  mode, seed = views.mode(config['mode']), config.get('seed', 0)
-  if not mode.votes:
-    raise ValueError(f'{mode}: nobody votes in this mode, so there is nothing '
-                     'to record. Choose mode=fix/ic_ens, or give a mode votes.')
-  batch_size, crops = config['batch_size'], {**config.get('crops', {})}
-  parallel.check_batch(batch_size, 1, 1, jax.device_count(),
-                       jax.process_count())
-  registry.check('teacher', name, config['teachers'])
-  source = registry.bind(data.load, **config['data'])()
-  teacher = registry.bind(teaching.load, **config['teachers'][name])(
-      name, num_classes=len(source.classes) or None)
-  if not teacher.size:
-    raise ValueError(f'Teacher {name!r} is no model: there is nothing to '
-                     'record.')
-  wanted = answers.manifest(teacher, source, mode, seed, **crops)
-  answers.begin(folder, wanted)
+  lessons = course.prepare(config, data)
+  store = course.open_store(lessons, config)
+  if store is None:
+    raise ValueError('The config does not say where to keep answers: set '
+                     'answers.store=FOLDER.')
+  missing = np.flatnonzero(~parallel.everywhere(store.known))
+  if not missing.size:
+    return 0
+  store.check_can_record()
+  faculty = replay.Faculty(lessons.room)
+  ask = (_voting(lessons, faculty, data) if lessons.mode.votes
+         else _asking(lessons, faculty, data))
+  began = said = time.monotonic()
+  for i, block in enumerate(missing, 1):
+    for part in ask(int(block)):
+      if isinstance(part, float):  # How much of this block is answered.
+        now, done = time.monotonic(), (i - 1 + part) / len(missing)
+        if now - said > SAY:
+          said = now
+          logging.info('%.1f %% of %d blocks are answered; %.0f s to go.',
+                       100 * done, len(missing),
+                       (now - began) * (1 / done - 1))
+      else:
+        store.write(int(block), part)
+  return len(missing)
 
-  view = mode.teacher.at(teacher.size)
-  params = parallel.replicate(teacher.params)
+
+def _asking(lessons: course.Lessons, faculty: replay.Faculty,
+            data: Any) -> Callable[[int], Iterator]:
+  """-> block -> what teachers answer to the batch of that step."""
+  feed = feed_lib.Feed(data, lessons.source, lessons.plan, lambda start: [],
+                       **lessons.crops)
+  asker = replay.Asker(lessons.lesson, feed, faculty)
+
+  def ask(block):
+    yield asker.ask(block)[1]
+    yield 1.
+
+  return ask
+
+
+def _voting(lessons: course.Lessons, faculty: replay.Faculty,
+            data: Any) -> Callable[[int], Iterator]:
+  """-> block -> each model's mean of votes on this host's examples of it."""
+  lesson, plan, crops = lessons.lesson, lessons.plan, {**lessons.crops}
+  place, hosts = crops.pop('host')
+  n, votes = lessons.source.num_examples, lessons.mode.votes
+  share = -(-course.BLOCK // hosts)
+  batch_size = plan.batch_size // hosts
+  models = [(i, teacher) for i, teacher in enumerate(lesson.teachers)
+            if teacher.size]
 
   @parallel.pmap
   def answer(params, batch):
-    images = steps.scale(batch['views'][str(view)])
-    return jax.nn.softmax(teacher.answer(params, images).astype(np.float32))
+    answers = []
+    for i, teacher in models:
+      images = steps.scale(batch['views'][str(teacher.sees)])
+      answers.append(jax.nn.softmax(teacher.answer(params[i], images).astype(
+          np.float32)))
+    return answers
 
-  def votes_of(first, last):
-    """Mean probabilities, float64 [last - first, c]."""
-    sums = np.zeros([last - first, teacher.num_classes])
-    for batch in data.vote_batches(source, view, batch_size, seed, first, last,
-                                   mode.votes, **crops):
-      probs = jax.device_get(answer(params, parallel.split(batch)))
-      probs = probs.reshape(batch_size, -1) * batch['mask'][:, None]
-      np.add.at(sums, batch['index'] - first, probs)
-    return sums / mode.votes
+  pack = parallel.pmap(lambda x: lesson.form.pack(lesson.condense(x)))
 
-  spans = answers.shards(source.num_examples)
-  written = 0
-  for shard in range(jax.process_index(), len(spans), jax.process_count()):
-    if not answers.path_of(folder, shard).exists():
-      answers.write(folder, shard, votes_of(*spans[shard]))
-      written += 1
-      logging.info('Shard %d of %d: %d votes on each of examples %d to %d.',
-                   shard + 1, len(spans), mode.votes, spans[shard][0],
-                   spans[shard][1] - 1)
-  return written
+  def ask(block):
+    numbers = block * share * hosts + place * share + np.arange(share)
+    # All hosts answer equally much: the last ones, perhaps, what others do.
+    first = min(numbers[0], max(n - share, 0))
+    last = min(first + share, n)
+    sums = [np.zeros([last - first, lesson.num_classes]) for _ in models]
+    batches = data.vote_batches(
+        lessons.source, [teacher.sees for _, teacher in models], batch_size,
+        plan.seed, first, last, votes, **crops)
+    count = -(-(last - first) * votes // batch_size)
+    for done, batch in enumerate(batches, 1):
+      probs = parallel.join(answer(faculty(), parallel.split(batch)))
+      for total, x in zip(sums, probs):
+        np.add.at(total, batch['index'] - first, x * batch['mask'][:, None])
+      yield done / count
+    means = [np.log(np.float32(total / votes)) for total in sums]
+    rows = np.minimum(numbers, last - 1) - first
+    yield parallel.join(pack(parallel.split([x[rows] for x in means])))
+
+  return ask
 
 
 def main(flag):
   command.narrate()
   if flag.distributed:
     jax.distributed.initialize()
-  written = record(flag.config, flag.teacher, flag.out, command.pipeline())
-  print(f'{written} shards written to {flag.out}.')
+  written = record(flag.config, command.pipeline())
+  print(f'{written} blocks written to {flag.config.answers.store}.')
 
 
 def _define_flags():
   config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
-  flags.DEFINE_string('teacher', 'teacher', 'A name in config.teachers.')
-  flags.DEFINE_string('out', None, 'Folder of the recording.')
   flags.DEFINE_bool('distributed', False, 'Join the other hosts of a pod.')
-  flags.mark_flags_as_required(['config', 'out'])
+  flags.mark_flags_as_required(['config'])
 
 
 if __name__ == '__main__':

@@ -1,0 +1,270 @@
+"""Steps whose answers are kept: taught live once, replayed ever after.
+
+What a run asks of its teachers is asked here. A call of steps that nobody has
+answered yet teaches live and writes what the teachers agreed on; any other call
+reads. At a stated rate a step that was read is answered live as well, so that
+answers to other pixels, or of another teacher, do not go unnoticed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from big_distill import answers as answers_lib
+from big_distill import feed as feed_lib
+from big_distill import parallel
+from big_distill import plan as plan_lib
+from big_distill import steps
+from big_distill import topk
+from big_distill import views
+from big_distill.classroom import Classroom
+
+# Mean KL in nats past which kept answers are not those of this teacher. A
+# teacher that computes in bfloat16 in place of float32 drifts by 5e-6
+# (docs/speed.md), float16 answers by 1e-7.
+BOUND = 1e-3
+PENDING = 2  # Calls whose answers may wait on the devices.
+
+
+class Options(NamedTuple):
+  """config.answers: where answers are kept, how, and how often they are checked.
+
+  top: how many logits are kept, by default all of up to 256 classes and 32 of
+  more. audit_percent: of steps that are read.
+  """
+  store: str = ''
+  dtype: str = 'float16'
+  top: int | None = None
+  audit_percent: float = .5
+
+  def form(self, num_classes: int, apart: bool) -> answers_lib.Form:
+    """The Form of answers; `apart` where each teacher's are kept."""
+    if apart and self.top:
+      raise ValueError("answers.top: combine='probs' keeps all logits of each "
+                       "teacher; leave top out, or set combine='logits'.")
+    top = self.top or (None if apart else topk.default_k(num_classes))
+    if top and top > num_classes:
+      raise ValueError(f'answers.top={top}: there are {num_classes} classes.')
+    return answers_lib.Form(self.dtype, top)
+
+
+class Faculty:
+  """The teachers' parameters on the devices, read when somebody first asks."""
+
+  def __init__(self, room: Classroom) -> None:
+    self._room, self._params = room, None
+
+  def __call__(self) -> list[Any]:
+    if self._params is None:
+      with jax.transfer_guard('allow'):
+        self._params = parallel.replicate(
+            self._room.read_teachers().teacher_params)
+    return self._params
+
+
+class Asker:
+  """Asks the teachers about single steps, apart from any student."""
+
+  def __init__(self, lesson: steps.Lesson, feed: feed_lib.Feed,
+               faculty: Faculty) -> None:
+    self._lesson, self._feed, self._faculty = lesson, feed, faculty
+    self._shown = seen_by(lesson)
+    self._next = -1
+    self._batches: Iterator[dict[str, Any]] = iter(())
+    self._see = feed.compile(self._look, self._shown, calls=False, donate=False)
+    self._pack = parallel.pmap(self._packed)
+
+  def _look(self, step, teacher_params, batch):
+    """(What teachers answer, what foreign ones see) of one step."""
+    seen = self._lesson.see(step, batch)
+    own = {teacher.name: teacher.answer(params, seen[str(teacher.sees)])
+           for teacher, params in zip(self._lesson.teachers, teacher_params)
+           if teacher.size and not teacher.foreign}
+    return own, {str(teacher.sees): seen[str(teacher.sees)]
+                 for teacher in self._lesson.teachers if teacher.foreign}
+
+  def _packed(self, answers):
+    logits = self._lesson.condense([
+        answers[teacher.name] for teacher in self._lesson.teachers
+        if teacher.size])
+    return logits, self._lesson.form.pack(logits)
+
+  def ask(self, step: int) -> tuple[list[Any], Any]:
+    """(live logits, the same packed) for a step: this host's, [b, ...]."""
+    with jax.transfer_guard('allow'):  # Inside the loop, and seldom.
+      return self._ask(step)
+
+  def _ask(self, step):
+    if step != self._next:  # Steps in a row need one stream of batches.
+      self._batches = self._feed.single(self._shown, step, step + 2**20)
+    self._next = step + 1
+    batch = parallel.split(next(self._batches))
+    own, seen = self._see(parallel.replicate(np.int32(step)), self._faculty(),
+                          batch)
+    for teacher in self._lesson.teachers:
+      if teacher.foreign:
+        own[teacher.name] = parallel.split(teacher.answer(
+            {}, parallel.join(seen[str(teacher.sees)])))
+    return parallel.join(self._pack(own))
+
+
+def is_foreign(lesson: steps.Lesson) -> bool:
+  """Whether a teacher answers on the host."""
+  return any(teacher.foreign for teacher in lesson.teachers)
+
+
+def seen_by(lesson: steps.Lesson) -> list[views.View]:
+  """The views of a lesson's teachers, each once."""
+  return sorted({teacher.sees for teacher in lesson.teachers
+                 if isinstance(teacher.sees, views.View)}, key=str)
+
+
+class Live:
+  """Takes the steps of a run whose teachers answer every batch."""
+
+  def __init__(self, lesson: steps.Lesson, pupil: steps.Pupil,
+               feed: feed_lib.Feed, shown: Sequence[views.View],
+               faculty: Callable[[], list[Any]]) -> None:
+    self.program = feed.compile(functools.partial(lesson.step, pupil), shown)
+    self._faculty = faculty
+    self.audited: dict[str, float] = {}
+
+  def take(self, state: Any, call: Any, first: int, last: int
+           ) -> tuple[Any, dict[str, Any]]:
+    """State, the call of steps first ... last - 1 -> State, scalars."""
+    del first, last
+    return self.program(state, self._faculty(), call)
+
+  def flush(self) -> None:
+    """Nothing waits to be written."""
+
+
+class Replay:
+  """As Live, of a run whose answers are kept.
+
+  known: which blocks all hosts have, bool [period]. audited: metrics of the
+  last audit.
+  """
+
+  def __init__(self, lesson: steps.Lesson, pupil: steps.Pupil,
+               feed: feed_lib.Feed, faculty: Faculty,
+               store: answers_lib.Store, known: np.ndarray, audit_percent: float,
+               per_call: int) -> None:
+    self._store, self._known, self._lesson = store, known.copy(), lesson
+    self._faculty, self._per_call = faculty, per_call
+    self._pending: list[tuple[list[int], Any]] = []
+    self._foreign = is_foreign(lesson)
+    self._asker = Asker(lesson, feed, faculty)
+    self._every = (round(100 / audit_percent)
+                   if audit_percent and not self._foreign else 0)
+    self._drift = parallel.pmap(lambda live, kept: [
+        answers_lib.drift(x, y) for x, y in zip(live, lesson.form.unpack(kept))])
+    self.program = feed.compile(functools.partial(lesson.step, pupil),
+                                [pupil.sees])
+    self._live = feed.compile(
+        functools.partial(lesson.live, pupil),
+        sorted({pupil.sees, *seen_by(lesson)}, key=str))
+    self.audited: dict[str, float] = {}
+
+  def take(self, state: Any, call: Any, first: int, last: int
+           ) -> tuple[Any, dict[str, Any]]:
+    """State, the call of steps first ... last - 1 -> State, scalars."""
+    blocks = [step % self._store.blocks for step in range(first, last)]
+    if self._foreign:
+      for block in blocks:
+        if not self._known[block]:
+          self._store.write(block, self._asker.ask(block)[1])
+          self._known[block] = True
+    if not self._known[blocks].all():
+      state, scalars, kept = self._live(state, self._faculty(), call)
+      self._known[blocks] = True
+      self._pending.append((blocks, kept))
+      self.flush(PENDING)
+      return state, scalars
+    if any(block in waiting for waiting, _ in self._pending
+           for block in blocks):
+      self.flush()
+    for step, block in zip(range(first, last), blocks):
+      if self._every and step % self._every == self._every - 1:
+        self._audit(step, block)
+    kept = self._read(blocks)
+    return self.program(state, [], {**call, 'answers': parallel.split(kept)})
+
+  def _read(self, blocks):
+    kept = [self._store.read(block) for block in blocks]
+    if self._per_call == 1:
+      return kept[0]
+    kept += kept[-1:] * (self._per_call - len(kept))
+    return jax.tree.map(lambda *x: np.stack(x, axis=1), *kept)
+
+  def flush(self, leave: int = 0) -> None:
+    """Writes answers that wait on the devices, of all but the last calls."""
+    while len(self._pending) > leave:
+      blocks, kept = self._pending.pop(0)
+      kept = parallel.join(kept)
+      for i, block in enumerate(blocks):
+        self._store.write(block, kept if self._per_call == 1 else
+                          jax.tree.map(lambda x, i=i: x[:, i], kept))
+
+  def _audit(self, step, block):
+    live, _ = self._asker.ask(block)
+    drifts = parallel.join(self._drift(*parallel.split(
+        (live, self._store.read(block)))))
+    kl = float(np.mean([kl.mean() for kl, _ in drifts]))
+    most = float(max(most.max() for _, most in drifts))
+    self.audited = {'answers/drift_kl': kl, 'answers/drift_max': most}
+    if not kl <= BOUND:
+      raise ValueError(
+          f'Step {step}: the answers kept in {self._store.folder} are not those '
+          f'of this teacher to these images: KL {kl:.3g} nats, past {BOUND:g}, '
+          'which no change of dtype explains. Since they were given: '
+          f'{answers_lib.changed(self._store.manifest)}. Name another '
+          'answers.store, or answers.audit_percent=0 to trust them.')
+
+
+def spans(known: np.ndarray, total: int, live: list[views.View],
+          replayed: list[views.View]) -> Callable[[int], Iterator]:
+  """-> start -> Spans of a run whose period has these blocks `known`, [period].
+
+  Steps that the run takes for the first time are live, unless they are known.
+  """
+  def spans_from(start):
+    first = start
+    for replay, group in itertools.groupby(
+        range(start, min(start + len(known), total)),
+        lambda step: bool(known[step % len(known)])):
+      last = first + len(list(group))
+      yield feed_lib.Span(first, last, replayed if replay else live)
+      first = last
+    if first < total:
+      yield feed_lib.Span(first, total, replayed)
+
+  return spans_from
+
+
+def manifest(lesson: steps.Lesson, source: Any, mode: views.Mode,
+             plan: plan_lib.Plan, config: Mapping[str, Any]) -> dict[str, Any]:
+  """What decides the answers of a run's stream: a dict that JSON can hold."""
+  sections = config.get('teachers', {})
+  crops = {**{'fraction': views.FRACTION, 'reduced': False},
+           **config.get('crops', {})}
+  teachers = [
+      {'identity': teacher.identity, 'view': str(teacher.sees),
+       'dtype': sections[teacher.name].get('dtype', 'float32'),
+       'weights': sections[teacher.name].get('weights', 'float32')}
+      for teacher in lesson.teachers if teacher.size]
+  return {
+      'data': source.title, 'images': source.fingerprint,
+      'examples': source.num_examples, 'classes': lesson.num_classes,
+      'resident': source.resident, **crops, 'seed': plan.seed,
+      'votes': mode.votes, 'teachers': teachers,
+      'combine': lesson.combine if len(teachers) > 1 else 'logits',
+      'dtype': lesson.form.dtype, 'top': lesson.form.top,
+      **({} if mode.votes else {
+          'batch_size': plan.batch_size, 'period_steps': plan.period,
+          'mixup': {'group': plan.group, **config.get('mixup', {})}
+                   if mode.mixup else None})}
