@@ -56,11 +56,7 @@ class Form:
     """Logits [b, c] float32 -> what is kept of them: [b, c] or topk.TopK."""
     if self.top:
       return [topk.compress(x, self.top, self.dtype) for x in answers]
-    if self.dtype == 'float32':
-      return [*answers]
-    # Logits have no absolute offset: rounding is finest where p is largest.
-    return [(x - x.max(axis=-1, keepdims=True)).astype(self.dtype)
-            for x in answers]
+    return [topk.dense(x, self.dtype) for x in answers]
 
   def unpack(self, kept: Sequence[Any]) -> list[Any]:
     """The inverse of pack, but for rounding."""

@@ -19,7 +19,6 @@ from big_distill import feed as feed_lib
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import steps
-from big_distill import topk
 from big_distill import views
 from big_distill.classroom import Classroom
 
@@ -33,8 +32,8 @@ PENDING = 2  # Calls whose answers may wait on the devices.
 class Options(NamedTuple):
   """config.answers: where answers are kept, how, and how often they are checked.
 
-  top: how many logits are kept, by default all of up to 256 classes and 32 of
-  more. audit_percent: of steps that are read.
+  top: how many logits are kept; None keeps all, and fewer cost more than they
+  save in most cases (docs/topk.md). audit_percent: of steps that are read.
   """
   store: str = ''
   dtype: str = 'float16'
@@ -46,10 +45,10 @@ class Options(NamedTuple):
     if apart and self.top:
       raise ValueError("answers.top: combine='probs' keeps all logits of each "
                        "teacher; leave top out, or set combine='logits'.")
-    top = self.top or (None if apart else topk.default_k(num_classes))
-    if top and top > num_classes:
-      raise ValueError(f'answers.top={top}: there are {num_classes} classes.')
-    return answers_lib.Form(self.dtype, top)
+    if self.top and not 1 <= self.top <= num_classes:
+      raise ValueError(f'answers.top={self.top}: keep 1 to {num_classes} logits, '
+                       'or all of them with top=None.')
+    return answers_lib.Form(self.dtype, self.top)
 
 
 class Faculty:

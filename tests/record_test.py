@@ -94,7 +94,7 @@ def test_a_student_learns_from_the_recording_alone(recording):
     ('teachers', {'teachers.teacher.weights': 'int8'}),
     ('dtype', {'answers.dtype': 'float32'}),
     ('teachers', {'teachers.teacher.init': '', 'teachers.teacher.random': {
-        'depth': (1,), 'width': .125}})])
+        'family': 'bit', 'depth': (1,), 'width': .125}})])
 def test_a_recording_of_something_else_is_refused_by_field(
     recording, field, changes):
   with pytest.raises(ValueError, match=f'has {field}='):
