@@ -1,8 +1,9 @@
 """What the study shows: each inequality of docs/reproduction.md, judged.
 
-  python -m bench.claims --study=DIR [--markdown]
+  python -m bench.claims --study=DIR [--markdown] [--figure=STEM]
 
-DIR is that of bench/reproduce.py. An inequality says that one side's mean over
+DIR is that of bench/reproduce.py. The figure is the paper's Figs 3 and 4: each
+arm at each length, the range over seeds as bars. An inequality says that one side's mean over
 arms and seeds is above another's, on the same test images. It is `shown` where
 the 95 % interval of the difference, by bootstrap over these images, lies above
 zero; `against` where it lies below; else `null`. Training losses, of which there
@@ -17,6 +18,8 @@ from absl import flags
 import numpy as np
 
 from big_distill import command
+from big_distill import metrics
+from big_distill.tools import figures
 
 FIXED = ('fix/rs', 'fix/cc', 'fix/ic_ens')
 INDEPENDENT, SAME = ('ind/rc', 'ind/ic'), ('same/rc', 'same/ic')
@@ -103,6 +106,11 @@ class Study:
                     dict(top1='label', agree='teacher')[metric]])
       return values[chosen].mean(axis=(0, 1))
 
+  def teacher(self) -> float:
+    """Its top-1 on the test images."""
+    with np.load(next(self._folder.glob('*_run_*.npz'))) as answers:
+      return float((answers['teacher'] == answers['label']).mean())
+
   def losses(self, side: Side) -> np.ndarray | None:
     """The mean training loss over a side's arms, of each seed [s], or None."""
     stage = f'{side.school}_run_{side.epochs}'
@@ -135,8 +143,38 @@ def judge(claim: Claim, study: Study) -> dict[str, Any] | None:
               difference=difference.mean(), interval=interval, verdict=verdict)
 
 
+FIGURE = {metrics.STUDENT: 'test_top1', metrics.AGREE_KL: 'test_kl',
+          metrics.LOSS: 'loss'}
+
+
+def panels(study: Study) -> list[figures.Panel]:
+  """Accuracy, KL and training loss against length; means over seeds."""
+  runs: dict[tuple, list[dict]] = {}
+  for row in study.rows:
+    if not row['tuning'] and row['at'] == row['epochs']:
+      runs.setdefault((row['arm'], row['epochs'], row['stage']), []).append(row)
+  drawn = []
+  for metric, key in FIGURE.items():
+    points = []
+    for (arm, epochs, stage), rows in sorted(runs.items()):
+      values = [row[key] for row in rows]
+      points.append(figures.Point(
+          figures.LENGTH, metric, 'dots', arm, stage, epochs,
+          float(np.mean(values)), min(values), max(values), len(values)))
+    if metric == metrics.STUDENT:
+      points.append(figures.Point(
+          figures.LENGTH, metric, 'teacher', 'teacher', '', '',
+          *[study.teacher()] * 3, 1))
+    drawn.append(figures.Panel(figures.LENGTH, metric, points))
+  return drawn
+
+
 def main(flag: flags.FlagValues) -> None:
   study = Study(flag.study)
+  if flag.figure:
+    drawn = panels(study)
+    figures.save(f'{flag.figure}.csv', drawn)
+    figures.draw(drawn, flag.figure)
   between, bar = (' | ', '|') if flag.markdown else ('  ', '')
   for claim in CLAIMS:
     judged = judge(claim, study)
@@ -153,6 +191,7 @@ def main(flag: flags.FlagValues) -> None:
 def _define_flags() -> None:
   flags.DEFINE_string('study', None, "The folder of bench/reproduce.py's --out.",
                       required=True)
+  flags.DEFINE_string('figure', None, 'Where to draw: STEM.png, .pdf and .csv.')
   flags.DEFINE_bool('markdown', False, 'Rows of a table.')
 
 

@@ -192,7 +192,8 @@ def write(folder, epochs, right, loss):
       for seed in (1, 2, 3):
         file.write(json.dumps(dict(
             stage=f'all_run_{epochs}', arm=arm, seed=seed, at=epochs,
-            epochs=epochs, loss=loss(arm) + .01 * seed)) + '\n')
+            epochs=epochs, tuning=False, loss=loss(arm) + .01 * seed,
+            test_top1=right(arm) / 400, test_kl=1.)) + '\n')
 
 
 def test_verdicts_follow_the_interval_of_paired_images(tmp_path):
@@ -214,6 +215,19 @@ def test_verdicts_follow_the_interval_of_paired_images(tmp_path):
   other = claims.Claim(0, 'the reverse', 'top1', claims.Side(('labels',), 30),
                        claims.Side(('funmatch',), 1000))
   assert claims.judge(other, claims.Study(tmp_path))['verdict'] == 'against'
+
+
+def test_the_figure_has_each_arm_at_each_length(tmp_path):
+  for epochs in (1000, 30):
+    write(tmp_path, epochs, lambda arm: 100, lambda arm: 1.)
+  accuracy, _, loss = claims.panels(claims.Study(tmp_path))
+  *points, teacher = accuracy.points
+  assert teacher.style == 'teacher' and teacher.y == 0
+  assert [(point.label, point.x) for point in points] == [
+      (arm, epochs) for arm in sorted(study.ARMS) for epochs in (30, 1000)]
+  assert all((point.y, point.n) == (.25, 3) for point in points)
+  low, mean, high = (getattr(loss.points[0], key) for key in ('low', 'y', 'high'))
+  assert (low, high) == (1.01, 1.03) and mean == pytest.approx(1.02)
 
 
 def test_a_head_is_fitted_to_what_can_be_told_apart():
