@@ -31,8 +31,15 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
   """EXIF's orientation of a JPEG: int32 [], 1 where it says nothing."""
-  found = tf.numpy_function(_orientation, [encoded], tf.int32, stateful=False)
-  return tf.ensure_shape(found, [])
+  def found():
+    return tf.ensure_shape(tf.numpy_function(
+        _orientation, [encoded], tf.int32, stateful=False), [])
+
+  # Mostly there is no EXIF, which is seen in a quarter of the time that a call of
+  # Python takes. It is one of the first segments of a file.
+  start = tf.strings.substr(encoded, 0, 1 << 16)
+  has_exif = tf.strings.regex_full_match(start, r'\C*Exif\x00\C*')
+  return tf.cond(has_exif, found, lambda: 1)
 
 
 def turn(pixels: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
@@ -68,11 +75,8 @@ def _reversed(value):
 
 
 def _orientation(encoded):
-  encoded = _bytes(encoded)
-  if b'Exif\0' not in encoded[:1 << 17]:  # Pillow takes far longer to say so.
-    return np.int32(1)
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(_bytes(encoded))) as image:
       value = image.getexif().get(ORIENTATION, 1)
   except Exception:  # Viewers take no notice of damaged EXIF.
     return np.int32(1)
