@@ -45,6 +45,8 @@ def contents(source, root):
 
 @pytest.mark.parametrize('train, test', [
     ('Train', 'Test'), ('TRAIN', 'TEST'), ('training', 'testing'),
+    ('train_images', 'test_images'), ('images-train', 'images-test'),
+    ('Train2017', 'test2017'), ('train/train', 'test/test'),
     ('data/train', 'data/test'), ('archive/cars/train', 'archive/cars/Test')])
 def test_splits_are_found_in_any_case_and_further_down(tmp_path, train, test):
   fill(tmp_path, [f'{train}/cat/1.jpg', f'{train}/dog/2.jpg', f'{test}/dog/3.jpg'])
@@ -74,6 +76,19 @@ def test_folders_beside_splits_are_named(tmp_path, caplog):
   assert 'train is taken for a split' in caplog.text and 'bus, car' in caplog.text
 
 
+@pytest.mark.parametrize('images, notes', [
+    ('yolo/images', 'yolo/labels'), ('ILSVRC/Data/CLS-LOC', 'ILSVRC/Notes/CLS-LOC'),
+    ('JPEGImages', 'Annotations')])
+def test_folders_of_other_files_do_not_count(tmp_path, images, notes):
+  fill(tmp_path, [f'{images}/train/1.jpg', f'{images}/val/2.jpg'])
+  for split in ('train', 'val'):
+    (tmp_path / notes / split).mkdir(parents=True)
+    (tmp_path / notes / split / '1.txt').write_text('0 .5 .5 .1 .1')
+  assert contents(load(tmp_path), tmp_path) == {f'{images}/train/1.jpg': None}
+  assert contents(load(tmp_path, 'validation'), tmp_path) == {
+      f'{images}/val/2.jpg': None}
+
+
 def test_splits_inside_of_classes_are_refused(tmp_path):
   fill(tmp_path, [f'{c}/{s}/1.jpg' for c in ('cat', 'dog')
                   for s in ('train', 'test')])
@@ -100,6 +115,13 @@ def test_a_folder_called_images_is_no_class(tmp_path, where):
   assert source.num_examples == 2 and source.classes == ()
 
 
+def test_a_folder_without_images_is_named(tmp_path, caplog):
+  fill(tmp_path, ['a/1.jpg', 'c/2.jpg'])
+  (tmp_path / 'b').mkdir()
+  assert load(tmp_path).classes == ('a', 'c')
+  assert 'folders without images are no classes: b.' in caplog.text
+
+
 def test_files_that_systems_leave_behind_are_ignored(tmp_path):
   fill(tmp_path, [
       'cat/1.jpg', 'dog/2.jpg', 'cat/._1.jpg', '.Trash/3.jpg', '@eaDir/1.jpg/4.jpg',
@@ -116,6 +138,7 @@ def test_links_to_folders_are_followed_once(tmp_path, caplog):
   (root / 'dog' / 'more').symlink_to(away)  # Elsewhere: is read.
   (root / 'dog' / 'again').symlink_to(away)  # A second time: is not.
   (root / 'cat' / 'up').symlink_to(root)  # To what it is in.
+  (away / 'down').symlink_to(away)
   (root / 'cat' / 'top').symlink_to(tmp_path)
   (root / 'cat' / 'self').symlink_to(root / 'cat' / 'self')
   (root / 'best').symlink_to(root / 'cat')  # To what is read otherwise.
@@ -124,7 +147,7 @@ def test_links_to_folders_are_followed_once(tmp_path, caplog):
   assert {name: label for name, label in got.items() if '/more/' not in name
           and '/again/' not in name} == {'cat/1.jpg': 'cat', 'dog/2.jpg': 'dog'}
   assert sorted(map(os.path.basename, got)) == [f'{i}.jpg' for i in (1, 2, 3, 4)]
-  assert caplog.text.count('is passed over') == 4
+  assert caplog.text.count('is passed over') == 5
 
 
 def test_two_links_to_each_other_end(tmp_path):
@@ -177,8 +200,9 @@ def test_a_raw_file_beside_its_photograph_is_no_image_of_its_own(tmp_path):
 
 def test_files_that_are_no_images_are_counted(tmp_path, caplog):
   caplog.set_level(logging.INFO)
-  fill(tmp_path, ['1.jpg', 'notes.txt', 'more.TXT', 'README', 'list.json'])
-  assert load(tmp_path).num_examples == 1
+  fill(tmp_path, ['1.jpg', 'notes.txt', 'more.TXT', 'list.json', '0002'])
+  (tmp_path / 'README').write_text('no image')
+  assert set(contents(load(tmp_path), tmp_path)) == {'1.jpg', '0002'}
   assert 'no images: 2 of .txt, 1 of ' in caplog.text
   assert '1 of no ending' in caplog.text
 

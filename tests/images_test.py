@@ -221,6 +221,15 @@ def test_an_odd_image_that_is_damaged_is_named_or_skipped(odd, name):
   assert sources.load(f'folder:{odd}', corrupt='skip').num_examples == 9
 
 
+@pytest.mark.parametrize('content, reason', [
+    (b'<html>404</html>', "no known format and begins with b'<html>404</h'"),
+    (b'', 'begins with'), (encode(Image.new('1', (20_000, 10_000)), 'PNG'), 'bomb')])
+def test_what_is_no_image_says_what_it_is(odd, content, reason):
+  (odd / 'c.PNG').write_bytes(content)
+  with pytest.raises(ValueError, match=f'{odd}/c.PNG cannot be .*{reason}'):
+    sources.load(f'folder:{odd}', cache='decoded')
+
+
 def test_only_prepared_sets_are_decoded_as_tensorflow_does(odd):
   name = f'folder:{odd}'
   assert sources.load(name, cache='none').as_shown

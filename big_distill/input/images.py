@@ -11,6 +11,7 @@ import io
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
+from PIL import UnidentifiedImageError
 import tensorflow as tf
 
 ORIENTATION = 0x0112  # The tag of EXIF; values are 1 ... 8.
@@ -85,7 +86,13 @@ def _orientation(encoded):
 
 def _decode(encoded):
   """uint8 [h, w, 3] of an image that is no JPEG."""
-  with Image.open(io.BytesIO(_bytes(encoded))) as image:
+  encoded = _bytes(encoded)
+  try:
+    image = Image.open(io.BytesIO(encoded))
+  except UnidentifiedImageError as error:
+    raise ValueError('it is of no known format and begins with '
+                     f'{encoded[:12]}') from error
+  with image:
     image = ImageOps.exif_transpose(image)
     if image.mode in ('I', 'F'):
       raise ValueError(f'its pixels are {image.mode}, of 32 bits, whose black '

@@ -14,11 +14,13 @@ from absl import logging
 import tensorflow_datasets as tfds
 
 SPLITS = {  # Usual names, in any case, of what TFDS calls by the first.
-    'train': ('train', 'training'),
-    'validation': ('validation', 'valid', 'val', 'dev'),
-    'test': ('test', 'testing'),
+    'train': ('train', 'training', 'trainset'),
+    'validation': ('validation', 'valid', 'val', 'dev', 'valset'),
+    'test': ('test', 'testing', 'testset'),
 }
 NAMES = {alias: name for name, some in SPLITS.items() for alias in some}
+FILLERS = {'image', 'images', 'img', 'imgs', 'photos', 'pictures', 'jpg', 'data',
+           'dataset', 'set', 'split'}  # As in train_images, val2017, Test-Set.
 
 
 class Example(NamedTuple):
@@ -43,13 +45,19 @@ def scatter(examples: Iterable[Example]) -> list[Example]:
       os.fsencode(example.name)).hexdigest())
 
 
+def usual(name: str) -> str | None:
+  """What TFDS calls a split of a usual name, as Train or val2017; else None."""
+  words = re.findall('[a-z]+', name.casefold())
+  words = [word for word in words if word not in FILLERS]
+  return NAMES.get(words[0]) if len(words) == 1 else None
+
+
 def resolve(name: str, known: Iterable[str]) -> str | None:
   """Which of the known splits is asked for: by its name, in any case, or usual."""
   known = list(known)
   for equal in (lambda each: each == name,
                 lambda each: each.casefold() == name.casefold(),
-                lambda each: NAMES.get(each.casefold(), each)
-                == NAMES.get(name.casefold())):
+                lambda each: usual(each) and usual(each) == usual(name)):
     found = [each for each in known if equal(each)]
     if found:
       return found[0]

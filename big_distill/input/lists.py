@@ -14,6 +14,7 @@ import tensorflow as tf
 from big_distill import contracts
 from big_distill import registry
 from big_distill.contracts import Source
+from big_distill.input import files
 from big_distill.input import folders
 from big_distill.input import listings
 
@@ -38,7 +39,7 @@ def source(path: str, split: str, image: str | None = None,
   splits = next((i for i, each in enumerate(titles)
                  if each.casefold() in SPLITS), None)
   root = os.path.dirname(path)
-  refused = folders.refuse(title, root, [row[paths] for row in rows], skip)
+  refused = files.refuse(title, root, [row[paths] for row in rows], skip)
   found = {}
   for row in rows:
     if row[paths] not in refused:
@@ -74,7 +75,7 @@ def _table(title, path):
   if uneven:
     raise ValueError(f'{title} has {len(rows[0])} columns, but '
                      f'{len(rows[uneven - 1])} in row {uneven}.')
-  if any(folders.is_image(cell) for cell in rows[0]):
+  if any(files.is_image(cell) for cell in rows[0]):
     return [str(i) for i in range(len(rows[0]))], rows
   return rows[0], rows[1:]
 
@@ -85,7 +86,7 @@ def _paths(title, titles, rows, image):
     registry.check(f'column of {title}', image, titles)
     return titles.index(image)
   found = [i for i in range(len(titles))
-           if rows and folders.is_image(rows[0][i])]
+           if rows and files.is_image(rows[0][i])]
   if len(found) != 1:
     raise ValueError(
         f'{title} has {len(found)} columns of paths of images, such as cat/1.jpg;'

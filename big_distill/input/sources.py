@@ -17,6 +17,7 @@ from big_distill import contracts
 from big_distill import registry
 from big_distill.contracts import Source
 from big_distill.input import caches
+from big_distill.input import files
 from big_distill.input import folders
 from big_distill.input import lists
 from big_distill.input import prepared
@@ -98,7 +99,7 @@ def _at_path(path, split, skip, *, image, label, classes):
   """A folder of images, a list or a table of them."""
   place = os.path.expanduser(path)
   ending = os.path.splitext(place)[1].lower()
-  if tf.io.gfile.exists(place) and not folders.is_folder(place):
+  if tf.io.gfile.exists(place) and not files.is_folder(place):
     if ending in ARCHIVES:
       raise ValueError(f'folder:{path} is an archive; unpack it and name the '
                        f'folder: {ARCHIVES[ending].format(path)}.')
@@ -107,7 +108,7 @@ def _at_path(path, split, skip, *, image, label, classes):
     if ending != '.parquet':
       raise ValueError(f'folder:{path} is no folder, .csv, .tsv or .parquet '
                        'file: name the folder of the images.')
-  if ending == '.parquet' or (folders.is_folder(place) and tables.find(place)):
+  if ending == '.parquet' or (files.is_folder(place) and tables.find(place)):
     return tables.source(path, split, image, label, classes)
   if image or label not in (None, 'label'):
     raise ValueError(

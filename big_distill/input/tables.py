@@ -18,6 +18,7 @@ import tensorflow as tf
 from big_distill import contracts
 from big_distill import registry
 from big_distill.contracts import Source
+from big_distill.input import files
 from big_distill.input import folders
 from big_distill.input import listings
 
@@ -77,13 +78,13 @@ def find(path: str) -> list[str]:
   for _ in range(3):  # Folders in each other, few side by side.
     inner = []
     for place in places:
-      names = folders.names(place)
-      if any(map(folders.is_image, names)):
+      names = files.names(place)
+      if any(map(files.is_image, names)):
         return []
       found += [os.path.join(place, name) for name in names
                 if name.endswith('.parquet')]
       inner += [os.path.join(place, name) for name in names
-                if folders.is_folder(os.path.join(place, name))]
+                if files.is_folder(os.path.join(place, name))]
     places = inner if len(inner) <= folders.MANY else []
   return sorted(found)
 
@@ -100,7 +101,7 @@ def _split_of(file):
   """The split that a file is of, by its name or that of its folder."""
   folder, name = os.path.split(file)
   for each in (re.split(r'[-.]', name)[0], os.path.basename(folder)):
-    if each.casefold() in listings.NAMES:
+    if listings.usual(each):
       return each
   return 'train'
 
