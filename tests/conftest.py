@@ -3,10 +3,12 @@
 Shapes and dtypes that annotations promise are checked in all calls of CHECKED.
 """
 
+import functools
 import os
 
 import beartype
 import jaxtyping
+import pytest
 
 os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '')
                            + ' --xla_force_host_platform_device_count=4'
@@ -29,3 +31,26 @@ def checked(function):
 
 jaxtyping.install_import_hook([f'big_distill.{name}' for name in CHECKED],
                               'conftest.checked')
+
+
+def pytest_configure(config):
+  config.addinivalue_line(
+      'markers', 'float16: casts to float16, which XLA does by an instruction '
+      '(F16C) that processors of before 2012 lack.')
+
+
+def pytest_runtest_setup(item):
+  if item.get_closest_marker('float16') and not _has_float16():
+    pytest.skip('XLA has no float16 on this processor.')
+
+
+@functools.cache
+def _has_float16():
+  import jax
+
+  try:
+    jax.jit(lambda x: x.astype('float16'))(jax.numpy.ones(8))
+  except jax.errors.JaxRuntimeError as error:
+    assert '__truncsfhf2' in str(error) or 'materialize symbols' in str(error)
+    return False
+  return True

@@ -170,6 +170,7 @@ def test_each_teacher_is_kept_where_probabilities_average(tmp_path):
   assert manifest['record_bytes'] == 2 * 4 * 12
 
 
+@pytest.mark.float16
 def test_half_precision_teaches_alike_given_or_read(tmp_path):
   """The first visit learns from what is kept, not from what was rounded."""
   changes = {'answers.store': f'{tmp_path}/answers',

@@ -98,6 +98,7 @@ def test_all_classes_kept_give_the_loss_over_all_classes(answer):
       np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6 * t**2)
 
 
+@pytest.mark.float16
 @answers
 def test_float16_hardly_changes_the_loss(answer):
   x, student = f32(ANSWERS[answer]), f32(STUDENT)
@@ -118,7 +119,8 @@ def test_entropy_is_of_all_classes(answer):
 
 
 def test_kl_is_cross_entropy_less_entropy():
-  kept, student = compress(f32(ANSWERS['random']), 16), f32(STUDENT)
+  kept, student = compress(f32(ANSWERS['random']), 16, 'float32'), f32(
+      STUDENT)
   np.testing.assert_allclose(
       losses.kl(student, kept),
       losses.xent(student, kept) - losses.entropy(kept), atol=1e-5)
@@ -126,7 +128,7 @@ def test_kl_is_cross_entropy_less_entropy():
 
 def test_the_hard_target_is_the_most_probable_class():
   x, student = f32(ANSWERS['random']), f32(STUDENT)
-  assert (losses.hard(student, compress(x, 3))
+  assert (losses.hard(student, compress(x, 3, 'float32'))
           == losses.hard(student, x)).all()
 
 
@@ -134,7 +136,7 @@ def test_the_hard_target_is_the_most_probable_class():
 def test_gradient_draws_the_student_towards_the_tails_weight():
   x = np.zeros([1, C])
   student = np.eye(1, C)[:, ::-1] * 3.  # Sure of one class, in the tail.
-  kept = compress(f32(x), 4)
+  kept = compress(f32(x), 4, 'float32')
   grad = kl_and_grad(f32(student), kept, 1.)[1][0]
   assert grad[:4].max() < 0  # Classes of which the student is too unsure,
   assert abs(float(grad.sum())) < 1e-6
@@ -167,14 +169,15 @@ def test_empty_tails_and_certain_answers_stay_finite():
 def test_kl_is_never_negative_and_at_most_the_dense_one(seed, k, t, scale):
   rng = np.random.default_rng(seed)
   answer, student = f32(scale * rng.normal(size=(2, 4, 40)))
-  kept = compress(answer, k)
+  kept = compress(answer, k, 'float32')
   dense, value, own = (kl_and_grad(*pair, t)[0] for pair in (
       (student, answer), (student, kept), (answer, kept)))
   assert np.minimum(value, own).min() >= -1e-5 * t**2  # Of sums in float32.
-  # Rounding to float16, and of the tail between two nodes.
+  # Rounding, and the tail between two nodes.
   assert (value <= dense * 1.05 + 1e-3 * t).all()
 
 
+@pytest.mark.float16
 def test_an_answer_has_as_many_bytes_as_said():
   for c, k, dtype in ((1000, 32, 'float16'), (70_000, 8, 'float32'),
                       (300, 300, 'bfloat16')):
@@ -185,6 +188,7 @@ def test_an_answer_has_as_many_bytes_as_said():
   assert topk.bytes_per_answer(1000, 32) == 160
 
 
+@pytest.mark.float16
 def test_all_logits_are_kept_relative_to_the_largest():
   x = f32(ANSWERS['far from zero'])
   assert (topk.dense(x, 'float32') == x).all()
@@ -197,7 +201,7 @@ def test_all_logits_are_kept_relative_to_the_largest():
 def test_what_cannot_be_kept_or_told_is_refused():
   with pytest.raises(ValueError, match='k=8 .* of 7 classes'):
     topk.compress(jnp.zeros([1, 7]), 8)
-  kept = topk.compress(jnp.zeros([1, 7]), 3)
+  kept = topk.compress(jnp.zeros([1, 7]), 3, 'float32')
   for t in (.5, 11.):
     with pytest.raises(ValueError, match='outside 1 to 10'):
       losses.kl(jnp.zeros([1, 7]), kept, t=t)

@@ -135,6 +135,7 @@ def test_every_table_is_on_a_page():
   assert {name for _, name, _ in report.PLACE.findall(text)} == {*report.TABLES}
 
 
+@pytest.mark.float16
 def test_errors_of_kept_logits_are_of_the_buckets_and_of_nothing_else():
   rng = np.random.default_rng(0)
   teacher, student = rng.normal(size=(2, 4, 50)) * 2
