@@ -278,7 +278,8 @@ def test_mean_of_probabilities_teaches_as_one_kl_per_teacher(t):
     answers.append(np.log(np.eye(C)[rng.integers(0, C, B)]))  # Labels.
   loss = losses.make('kl', t=t)
   target = steps.Lesson((), C, combine='probs').agree(
-      [jnp.asarray(x, jnp.float32) for x in answers], losses.temperature(loss))
+      [jnp.asarray(x, jnp.float32) for x in answers], {},
+      losses.temperature(loss))
   got = jax.grad(lambda x: loss(x, target).sum())(jnp.asarray(student,
                                                               jnp.float32))
 
