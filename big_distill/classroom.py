@@ -61,23 +61,31 @@ def load(config: Mapping[str, Any], mode: views.Mode, source: Any,
   parameters are shapes, to be read when needed. Raises ValueError where the
   teachers cannot teach this student.
   """
-  section = {**config['student']}
-  size = section.pop('size', None)
-  if size is None:
-    raise ValueError('The student does not say the size of its images: set '
-                     'config.student.size.')
-  classes = section.get('num_classes') or len(source.classes) or None
+  classes = (config['student'].get('num_classes') or len(source.classes)
+             or None)
   teachers = [
       registry.bind(teaching.load, **teacher)(
           name, num_classes=classes, read=read)
       for name, teacher in config.get('teachers', {}).items()]
+  views_of = views.assign(mode, None, [each.size for each in teachers])[1]
+  teachers = [teacher._replace(sees=view) if teacher.size else teacher
+              for teacher, view in zip(teachers, views_of)]
+  return join(config, mode, source, teachers, seed)
+
+
+def join(config: Mapping[str, Any], mode: views.Mode, source: Any,
+         teachers: Sequence[teaching.Teacher], seed: int = 0) -> Classroom:
+  """The Classroom of a config whose teachers are there already."""
+  section = {**config['student']}
+  size, seed = section.pop('size', None), section.pop('seed', seed)
+  if size is None:
+    raise ValueError('The student does not say the size of its images: set '
+                     'config.student.size.')
   known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
+  classes = section.get('num_classes') or len(source.classes) or None
   student, params = pretrained.student(
       section, size, (known or [classes])[0], seed)
   combine = config.get('combine', 'logits')
   teaching.check(teachers, combine, student.num_classes, source)
-  sees, teacher_views = views.assign(
-      mode, size, [teacher.size for teacher in teachers])
-  teachers = [teacher._replace(sees=view) if teacher.size else teacher
-              for teacher, view in zip(teachers, teacher_views)]
-  return Classroom(student, params, size, sees, teachers, combine)
+  return Classroom(student, params, size, mode.student.at(size), teachers,
+                   combine)

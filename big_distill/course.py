@@ -26,6 +26,7 @@ from big_distill import plan as plan_lib
 from big_distill import pretrained
 from big_distill import registry
 from big_distill import replay
+from big_distill import runs
 from big_distill import steps
 from big_distill import views
 
@@ -145,59 +146,112 @@ def make(config: Mapping[str, Any], data: Any) -> Course:
 
   Raises ValueError where the config asks for what cannot be.
   """
-  # What is cheap to check comes before what is slow to load.
-  loss = losses.make(**config.get('loss', {}))
-  open_checkpoints = registry.bind(
-      checkpoint.Checkpoints,
-      **durations.without(config.get('checkpoints', {}), 'every'))
-  lessons = prepare(config, data)
-  mode, load, source, plan, crops, options, room, lesson = lessons
-  tx, lr = optim.make(plan.total, warmup=plan.warmup,
-                      **durations.without(config['optim'], 'warmup'))
-  examined = [exams.make(name, section, config['data'], load, plan.exams[name])
-              for name, section in config.get('evals', {}).items()]
-  layout = config.get('layout', 'big_vision')
-  registry.check('layout', layout, pretrained.layouts(room.params))
+  return make_class({'': config}, data)['']
 
-  pupil = steps.Pupil(room.learn, room.sees, tx, lr, loss)
+
+def make_class(configs: Mapping[str, Mapping[str, Any]],
+               data: Any) -> dict[str, Course]:
+  """Courses of students that learn together, from the same batches and answers.
+
+  They share all but what is a student's own: its model, view, loss, optimizer,
+  evaluations and records. Raises ValueError where they cannot.
+  """
+  # What is cheap to check comes before what is slow to load.
+  own = {name: _Own(config) for name, config in configs.items()}
+  leader, *_ = configs.values()
+  lessons = prepare(leader, data)
+  mode, load, source, plan, crops, options, room, lesson = lessons
+  rooms, plans, pupils = {}, {}, {}
+  for name, config in configs.items():
+    _check_shared(leader, config, name)
+    plans[name] = plan_lib.make(config, source.num_examples)
+    rooms[name] = (room if config is leader else classroom.join(
+        config, mode, source, room.teachers, plans[name].seed))
+    pupils[name] = own[name].pupil(rooms[name], plans[name])
   faculty = replay.Faculty(room)
-  store = open_store(lessons, config, begin=not mode.votes)
-  shown = sorted({room.sees, *replay.seen_by(lesson)}, key=str)
-  spans, attach = lambda start: [feed_lib.Span(start, plan.total, shown)], None
+  store = open_store(lessons, leader, begin=not mode.votes)
+
+  sees = {each.sees for each in rooms.values()}
+  shown = sorted({*sees, *replay.seen_by(lesson)}, key=str)
+  alone, attach = sorted(sees, key=str), None
+  spans: Callable = lambda start: [feed_lib.Span(start, plan.total, shown)]
   if store:
     known = parallel.everywhere(store.known)
     if mode.votes:
       _check_recorded(store, known)
-      shown, attach = [room.sees], _attaching(store)
+      shown, attach = alone, _attaching(store)
     else:
       if not known.all():
         store.check_can_record()
       spans = replay.spans(known | replay.is_foreign(lesson), plan.total, shown,
-                           [room.sees])
+                           alone)
   feed = feed_lib.Feed(data, source, plan, spans, attach, **crops)
-  taking: replay.Live | replay.Replay = (
-      replay.Replay(lesson, pupil, feed, faculty, store, known,
-                    options.audit_percent, plan.per_call)
-      if store and not mode.votes else
-      replay.Live(lesson, pupil, feed, shown,
-                  (lambda: []) if mode.votes else faculty))
+  taking = (replay.Replay(lesson, pupils, feed, shown, faculty, store, known,
+                          options.audit_percent, plan.per_call)
+            if store and not mode.votes else
+            replay.Live(lesson, pupils, feed, shown,
+                        (lambda: []) if mode.votes else faculty))
+  kept = answers.Kept(store.folder if store else None, lessons.host)
+  eval_batches = functools.partial(
+      registry.bind(data.eval_batches, **crops), batch_size=plan.batch_size,
+      seed=plan.seed)
+  return {name: Course(
+      plans[name], mode, source, rooms[name], lesson, pupils[name],
+      steps.init_state(rooms[name].params, pupils[name].tx), feed, faculty,
+      store, taking, exams.make_evaluate(
+          [exams.make(exam, section, config['data'], load,
+                      plans[name].exams[exam])
+           for exam, section in config.get('evals', {}).items()],
+          rooms[name], plan.total, eval_batches, kept),
+      own[name].open_checkpoints, own[name].layout(rooms[name]),
+      _card(config, lessons, rooms[name]))
+          for name, config in configs.items()}
 
-  named = len(source.classes) == room.num_classes
-  card = cards.of(
-      room.student, size=room.size, fraction=crops.get(
+
+OWN = ('student', 'loss', 'optim', 'evals', 'checkpoints', 'layout')
+
+
+def _check_shared(leader, config, name):
+  """Raises ValueError where a student cannot learn beside the first one."""
+  other = [key for key in runs.differences(*(
+      {key: value for key, value in _plain(each).items() if key not in OWN}
+      for each in (leader, config)))]
+  if other:
+    raise ValueError(f'{name} cannot learn together with the others, since its '
+                     f'{", ".join(other)} differs: what students that learn '
+                     f'together may differ in is {", ".join(OWN)}.')
+
+
+class _Own:
+  """What a config says of a student alone, checked as soon as it is read."""
+
+  def __init__(self, config):
+    self._config = config
+    self._loss = losses.make(**config.get('loss', {}))
+    self.open_checkpoints = registry.bind(
+        checkpoint.Checkpoints,
+        **durations.without(config.get('checkpoints', {}), 'every'))
+
+  def pupil(self, room, plan):
+    tx, lr = optim.make(plan.total, warmup=plan.warmup,
+                        **durations.without(self._config['optim'], 'warmup'))
+    return steps.Pupil(room.learn, room.sees, tx, lr, self._loss)
+
+  def layout(self, room):
+    layout = self._config.get('layout', 'big_vision')
+    registry.check('layout', layout, pretrained.layouts(room.params))
+    return layout
+
+
+def _card(config, lessons, room):
+  """What the student's file says of itself."""
+  named = len(lessons.source.classes) == room.num_classes
+  return cards.of(
+      room.student, size=room.size, fraction=lessons.crops.get(
           'fraction', views.FRACTION),
-      classes=source.classes if named else (),
+      classes=lessons.source.classes if named else (),
       trained_by={'config': _plain(config), 'teachers': {
           teacher.name: teacher.identity for teacher in room.teachers}})
-  return Course(
-      plan, mode, source, room, lesson, pupil,
-      steps.init_state(room.params, tx), feed, faculty, store, taking,
-      exams.make_evaluate(
-          examined, room, plan.total, functools.partial(
-              registry.bind(data.eval_batches, **crops),
-              batch_size=plan.batch_size, seed=plan.seed),
-          answers.Kept(store.folder if store else None, lessons.host)),
-      open_checkpoints, layout, card)
 
 
 def _plain(section):

@@ -1,19 +1,25 @@
 """python -m big_distill.main --config=configs/quickstart.py --workdir=DIR
 
 Flags, hosts, and the two things that need TensorFlow: images and TensorBoard.
-The rest is train.train.
+The rest is train.train. A config with `students`, {name: sections of its own},
+trains a family of them from one pass of the teachers, each in DIR/NAME.
 """
 
+from collections.abc import Mapping
 import contextlib
+from typing import Any
 
 from absl import flags
 import jax
 from ml_collections import config_flags
 
 from big_distill import command
+from big_distill import course
 from big_distill import hosts
 from big_distill import leaving
 from big_distill import lock
+from big_distill import member
+from big_distill import registry
 from big_distill import report
 from big_distill import runs
 from big_distill import train
@@ -26,35 +32,36 @@ class _NoWriter(contextlib.nullcontext):
   __enter__ = lambda self: self
 
 
-def _distil(flag):
-  """Runs the command among its hosts, ready to leave when told to."""
-  workdir = runs.folder(flag.workdir)
+def distil(runs_: Mapping[str, tuple[Mapping[str, Any], str]], flag: Any,
+           compiled: str) -> dict[str, dict[str, Any]] | None:
+  """Trains {name: (config, workdir)} together, and saves their results.
+
+  Returns {name: result}, or None if preempted; ready to leave when told to,
+  among the hosts that the flags say. `compiled` is a folder for programs.
+  """
   several = flag.distributed or flag.coordinator is not None
   with contextlib.ExitStack() as stack:
     if several:
       stack.enter_context(hosts.joined(flag.coordinator, flag.processes,
                                        flag.process))
     preemption = stack.enter_context(leaving.Preemption(alone=not several))
-    if jax.process_index() == 0:
-      held = stack.enter_context(lock.Lock(workdir))
-      preemption.release.append(held.release)
-    _run(flag, workdir, preemption)
-
-
-def _run(flag, workdir, preemption):
-  """Trains, and prints and saves the result on the first host."""
-  _keep_programs(f'{workdir}/compiled')
-
-  pipeline = command.pipeline()
-  from big_distill import writers
-
-  first = jax.process_index() == 0
-  with writers.Writer(workdir) if first else _NoWriter() as writer:
-    result = train.train(flag.config, workdir, pipeline, writer, preemption,
-                         flag.allow_changes)
-  if first and result:
-    runs.save(f'{workdir}/result.json', result)
-    print(report.table(result))
+    first, seats = jax.process_index() == 0, {}
+    if first:
+      for _, workdir in runs_.values():
+        held = stack.enter_context(lock.Lock(workdir))
+        preemption.release.append(held.release)
+    _keep_programs(compiled)
+    pipeline = command.pipeline()
+    from big_distill import writers
+    for name, (config, workdir) in runs_.items():
+      seats[name] = member.Seat(config, workdir, stack.enter_context(
+          writers.Writer(workdir) if first else _NoWriter()))
+    results = train.train_class(seats, pipeline, preemption,
+                                flag.allow_changes)
+  if first and results:
+    for name, result in results.items():
+      runs.save(f'{runs_[name][1]}/result.json', result)
+  return results
 
 
 def _keep_programs(folder):
@@ -69,7 +76,44 @@ def _keep_programs(folder):
 
 def main(flag):
   command.narrate()
-  _distil(flag)
+  workdir = runs.folder(flag.workdir)
+  config = {**flag.config}
+  students = config.pop('students', None)
+  if students:
+    together = {name: (overridden(config, name, changes), f'{workdir}/{name}')
+                for name, changes in {**students}.items()}
+  else:
+    together = {'': (flag.config, workdir)}
+  results = distil(together, flag, f'{workdir}/compiled')
+  if not results or jax.process_index():
+    return
+  if not students:
+    print(report.table(results['']))
+    return
+  from big_distill.tools import family
+  family.show([each for _, each in together.values()], f'{workdir}/family')
+  missing = sorted(together.keys() - results.keys())
+  if missing:
+    raise ValueError(f'Without a result: {", ".join(missing)}; see above.')
+
+
+def overridden(config: Mapping[str, Any], name: str,
+               changes: Mapping[str, Any]) -> dict[str, Any]:
+  """A config with the sections that config.students.NAME has for its own.
+
+  What a section says is added to the config's; another family begins anew.
+  """
+  result = dict(config)
+  for key, section in {**changes}.items():
+    registry.check(f'section of students.{name}', key, course.OWN)
+    if not hasattr(section, 'items'):
+      result[key] = section
+      continue
+    before, section = {**config.get(key, {})}, {**section}
+    if section.get('family', before.get('family')) != before.get('family'):
+      before = {'size': before['size']}
+    result[key] = {**before, **section}
+  return result
 
 
 def _define_flags():
@@ -79,6 +123,12 @@ def _define_flags():
   flags.DEFINE_string(
       'workdir', None,
       'Folder of checkpoints and results; resumes what is there.')
+  define_shared_flags()
+  flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def define_shared_flags() -> None:
+  """Flags of every program that trains."""
   flags.DEFINE_list(
       'allow_changes', [],
       'Config keys that may differ from the run that the workdir holds.')
@@ -88,7 +138,6 @@ def _define_flags():
   flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0.')
   flags.DEFINE_integer('processes', None, 'How many processes there are.')
   flags.DEFINE_integer('process', None, 'The number of this process, from 0.')
-  flags.mark_flags_as_required(['config', 'workdir'])
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
     'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
-    'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers')
+    'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers', 'students')
 
 
 class Plan(NamedTuple):

@@ -123,38 +123,76 @@ def seen_by(lesson: steps.Lesson) -> list[views.View]:
 
 
 class Live:
-  """Takes the steps of a run whose teachers answer every batch."""
+  """Takes the steps of students whose teachers answer every batch.
 
-  def __init__(self, lesson: steps.Lesson, pupil: steps.Pupil,
+  pupils: {name: steps.Pupil}. The first that learns is taught live; the others
+  learn from the same answers, which is the same computation (Lesson.live).
+  """
+
+  def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
                feed: feed_lib.Feed, shown: Sequence[views.View],
                faculty: Callable[[], list[Any]]) -> None:
-    self.program = feed.compile(functools.partial(lesson.step, pupil), shown)
-    self._faculty = faculty
-    self.audited: dict[str, float] = {}
+    self._lesson, self._pupils, self._feed = lesson, pupils, feed
+    self._shown, self._faculty = shown, faculty
+    self.audited: dict[str, float] = {}  # Metrics of the last audit.
+    # Compiled when they are first called.
+    self._live = functools.cache(self._compile_live)
+    self._learn = functools.cache(self._compile_learn)
 
-  def take(self, state: Any, call: Any, first: int, last: int
-           ) -> tuple[Any, dict[str, Any]]:
-    """State, the call of steps first ... last - 1 -> State, scalars."""
+  @property
+  def program(self) -> Callable:
+    """(state, teachers' params, call) -> State, scalars; of the first pupil."""
+    return self._feed.compile(functools.partial(
+        self._lesson.step, next(iter(self._pupils.values()))), self._shown)
+
+  def _compile_live(self, name):
+    return self._feed.compile(functools.partial(
+        self._lesson.live, self._pupils[name]), self._shown)
+
+  def _compile_learn(self, name):
+    pupil = self._pupils[name]
+    return self._feed.compile(functools.partial(self._lesson.step, pupil),
+                              [pupil.sees])
+
+  def take(self, states: Mapping[str, Any], call: Any, first: int, last: int
+           ) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """{name: State} and the call of steps first ... last - 1.
+
+    Returns {name: (State, scalars)}.
+    """
     del first, last
-    return self.program(state, self._faculty(), call)
+    return self._teach(states, call)[0]
+
+  def _teach(self, states, call):
+    """(what take returns, the answers on the devices)."""
+    leader, *others = states
+    state, scalars, kept = self._live(leader)(
+        states[leader], self._faculty(), call)
+    return {leader: (state, scalars),
+            **self._follow({name: states[name] for name in others}, call,
+                           kept)}, kept
+
+  def _follow(self, states, call, kept):
+    call = {**call, 'answers': kept}
+    return {name: self._learn(name)(state, [], call)
+            for name, state in states.items()}
 
   def flush(self) -> None:
     """Nothing waits to be written."""
 
 
-class Replay:
+class Replay(Live):
   """As Live, of a run whose answers are kept.
 
-  known: which blocks all hosts have, bool [period]. audited: metrics of the
-  last audit.
+  known: which blocks all hosts have, bool [period].
   """
 
-  def __init__(self, lesson: steps.Lesson, pupil: steps.Pupil,
-               feed: feed_lib.Feed, faculty: Faculty,
-               store: answers_lib.Store, known: np.ndarray, audit_percent: float,
-               per_call: int) -> None:
-    self._store, self._known, self._lesson = store, known.copy(), lesson
-    self._faculty, self._per_call = faculty, per_call
+  def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
+               feed: feed_lib.Feed, shown: Sequence[views.View],
+               faculty: Faculty, store: answers_lib.Store, known: np.ndarray,
+               audit_percent: float, per_call: int) -> None:
+    super().__init__(lesson, pupils, feed, shown, faculty)
+    self._store, self._known, self._per_call = store, known.copy(), per_call
     self._pending: list[tuple[list[int], Any]] = []
     self._foreign = is_foreign(lesson)
     self._asker = Asker(lesson, feed, faculty)
@@ -162,16 +200,11 @@ class Replay:
                    if audit_percent and not self._foreign else 0)
     self._drift = parallel.pmap(lambda live, kept: [
         answers_lib.drift(x, y) for x, y in zip(live, lesson.form.unpack(kept))])
-    self.program = feed.compile(functools.partial(lesson.step, pupil),
-                                [pupil.sees])
-    self._live = feed.compile(
-        functools.partial(lesson.live, pupil),
-        sorted({pupil.sees, *seen_by(lesson)}, key=str))
-    self.audited: dict[str, float] = {}
 
-  def take(self, state: Any, call: Any, first: int, last: int
-           ) -> tuple[Any, dict[str, Any]]:
-    """State, the call of steps first ... last - 1 -> State, scalars."""
+  def take(self, states: Mapping[str, Any], call: Any, first: int, last: int
+           ) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """As Live's: asks the teachers what nobody asked before, and reads the rest.
+    """
     blocks = [step % self._store.blocks for step in range(first, last)]
     if self._foreign:
       for block in blocks:
@@ -179,19 +212,18 @@ class Replay:
           self._store.write(block, self._asker.ask(block)[1])
           self._known[block] = True
     if not self._known[blocks].all():
-      state, scalars, kept = self._live(state, self._faculty(), call)
+      taken, kept = self._teach(states, call)
       self._known[blocks] = True
       self._pending.append((blocks, kept))
       self.flush(PENDING)
-      return state, scalars
+      return taken
     if any(block in waiting for waiting, _ in self._pending
            for block in blocks):
       self.flush()
     for step, block in zip(range(first, last), blocks):
       if self._every and step % self._every == self._every - 1:
         self._audit(step, block)
-    kept = self._read(blocks)
-    return self.program(state, [], {**call, 'answers': parallel.split(kept)})
+    return self._follow(states, call, parallel.split(self._read(blocks)))
 
   def _read(self, blocks):
     kept = [self._store.read(block) for block in blocks]

@@ -1,21 +1,12 @@
-"""train(): the loop, from a course to a trained student."""
-
-import math
-import time
+"""train(): the loop, from a config to a trained student, or a class of them."""
 
 from absl import logging
 import jax
 
-from big_distill import course as course_lib
-from big_distill import identity
 from big_distill import leaving
-from big_distill import metrics
+from big_distill import member as member_lib
 from big_distill import parallel
-from big_distill import pretrained
-from big_distill import progress
 from big_distill import report
-from big_distill import runs
-from big_distill.durations import due
 
 
 def train(config, workdir, data, writer, preemption=None, allow=()):
@@ -26,68 +17,52 @@ def train(config, workdir, data, writer, preemption=None, allow=()):
   student.npz there at the end. `preemption` says when to leave (leaving.py),
   `allow` which keys may differ from the run in workdir (identity.py).
   """
-  preemption = preemption or leaving.Stay()
-  known = identity.Identity(workdir, config, allow)
-  course = course_lib.make(config, data)
-  plan, feed = course.plan, course.feed
-  checkpoints = course.open_checkpoints(f'{workdir}/checkpoints')
-  state, resumed = checkpoints.restore_or(course.state)
-  start = int(state.step)
-  known.confirm(plan.total, start, identity.facts(course))
-  known.record()
-  writer.rewind(start if resumed else -1)
-  report.introduce(course, workdir, start)
+  seat = member_lib.Seat(config, workdir, writer)
+  results = train_class({'': seat}, data, preemption, allow)
+  return results and results['']
 
-  state = parallel.replicate(state)
+
+def train_class(seats, data, preemption=None, allow=()):
+  """Trains several students on the same batches and the same answers.
+
+  {name: member.Seat} -> {name: result}, or None if preempted. Each leaves in
+  its workdir what it would leave alone. One that diverges is left behind, and
+  has no result.
+  """
+  preemption = preemption or leaving.Stay()
+  members = member_lib.assemble(seats, data, allow)
+  first, *_ = members.values()
+  feed, steps, total = first.course.feed, first.course.steps, first.course.plan.total
+  start = before = min(member.step for member in members.values())
   batches = parallel.prefetch(report.first_batch(feed.batches(start)))
-  pace = progress.Progress(start, plan.total, plan.batch_size)
-  if not resumed:
-    writer.write(0, course.evaluate(0, state.params, course.faculty))
-  began = time.monotonic()
+  for member in members.values():
+    member.begin()
+  compiled = member_lib.FirstCall()
 
   # Anything that moves to a device in here without being asked to is a bug.
   with jax.transfer_guard('disallow'):
-    before = start
     for step, batch in zip(feed.ends(start), batches):
-      state, scalars = course.steps.take(state, batch, before, step)
-      if before == start:
-        jax.block_until_ready(scalars)
-        logging.info('First step: %.1f s, compilation included.',
-                     time.monotonic() - began)
-        pace.reset(step)
-        preemption.begin()
-      before = step
-
-      told = preemption.reached()
-      saving = told or due(step, plan.save_every, plan.total)
-      logs = due(step, plan.log_every, plan.total)
-      if logs or saving:
-        row = {f'train/{name}': float(value)
-               for name, value in parallel.first(scalars).items()}
-        progress.check_finite(step, row, checkpoints)
-      if logs:
-        # A mean over no example, as of losses where no label is known.
-        row = {name: x for name, x in row.items() if not math.isnan(x)}
-        row[metrics.EPOCH] = step * plan.batch_size / plan.num_examples
-        row |= pace.measure(step) | course.steps.audited
-        pace.show(step, row)
-        writer.write(step, row)
-      if row := course.evaluate(
-          step, state.params, course.faculty):
-        writer.write(step, row)
-        pace.reset(step)
-      if saving:
-        course.steps.flush()  # What a resumed run will not be asked again.
-        checkpoints.save(state, step)
-      if told and step < plan.total:
-        checkpoints.close()
+      # A kill may have come between two members' checkpoints: one waits.
+      learning = {name: member for name, member in members.items()
+                  if member.step < step}
+      taken = steps.take({name: member.state for name, member
+                          in learning.items()}, batch, before, step)
+      for name, (state, _) in taken.items():
+        members[name].state = state
+      compiled(learning.values(), preemption)
+      told, before = preemption.reached(), step
+      for name, (state, scalars) in taken.items():
+        try:
+          members[name].follow(step, state, scalars, told)
+        except ValueError as error:
+          if len(members) == 1:
+            raise
+          logging.error('%s is left behind: %s', name, error)
+          members.pop(name).close()
+      if told and step < total:
+        for member in members.values():
+          member.close()
         logging.info('Preempted: saved step %d. %s', step, leaving.go_on())
         return None
 
-  checkpoints.close()
-  student = f'{workdir}/student.npz'
-  if jax.process_index() == 0:
-    with runs.writing(student):
-      pretrained.save(student, parallel.first(state.params), course.layout,
-                      course.card)
-  return report.result(writer.read(), course)
+  return {name: member.finish() for name, member in members.items()}

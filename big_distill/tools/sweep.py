@@ -9,14 +9,17 @@ run of big_distill.main in a folder of DIR that is named for it. Overrides for
 all of them are given as to main: --config.data.data_dir=DIR.
 
   (nothing)  prints the commands, one a line, for a shell or a scheduler
-  --index=K  runs point K, as one job of an array
+  --index=K  runs point K, as one job of an array; or several, K,L,M, together
   --run      runs all of them here, one after another, then --rank
+  --run --together=N  so many at a time in one program: one pass of the teachers
+             teaches N students, each of which leaves what it would leave alone
   --rank     prints the table of what is finished; writes DIR/sweep.csv
 
 A finished point is skipped and an interrupted one resumes, so the same command
 goes on where it was stopped. A point that fails does not stop the others.
 """
 
+from collections.abc import Sequence
 import csv
 import io
 import json
@@ -32,6 +35,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from big_distill import command as command_lib
+from big_distill import main as main_lib
 from big_distill import metrics
 from big_distill import registry
 from big_distill import runs
@@ -48,6 +52,26 @@ class Point(NamedTuple):
   @property
   def finished(self):
     return runs.finished(self.workdir)
+
+  def check(self) -> None:
+    """Raises ValueError if its folder holds a run of another config."""
+    _check_begun(self)
+
+
+class Group(NamedTuple):
+  """Points that learn together, in one command."""
+  name: str
+  command: list[str]
+  points: list[Point]
+
+  @property
+  def finished(self):
+    return all(point.finished for point in self.points)
+
+  def check(self) -> None:
+    """As Point.check, of each of them."""
+    for point in self.points:
+      point.check()
 
 
 def points(config, workdir, given=()):
@@ -95,13 +119,27 @@ def _text(value):
   return re.sub(r'[^\w.+-]+', '-', text).strip('-')
 
 
+def together(every: Sequence[Point], most: int,
+             words: Sequence[str]) -> list[Group]:
+  """Groups of up to `most` unfinished points, each trained in one program.
+
+  `words` are the flags of this command that a group's command repeats.
+  """
+  left = [(i, point) for i, point in enumerate(every) if not point.finished]
+  groups = [left[i:i + most] for i in range(0, len(left), most)]
+  return [Group(f'{group[0][1].name} and {len(group) - 1} more', [
+      sys.executable, '-m', 'big_distill.tools.sweep', *words,
+      f'--index={",".join(str(i) for i, _ in group)}'],
+      [point for _, point in group]) for group in groups]
+
+
 def run(chosen, execute=None):
   """Runs Points one after another; True if all of them are finished at the end.
 
   `execute` takes a command and returns its exit code.
   """
   for point in chosen:
-    _check_begun(point)
+    point.check()
   failed = []
   for i, point in enumerate(chosen, 1):
     def say(what):
@@ -223,15 +261,19 @@ def main(flag):
   given = [word for word in sys.argv if word.startswith('--config.')]
   every = points(config_flags.get_config_filename(flag['config']),
                  flag.workdir, given)
-  if sum([flag.run, flag.rank, flag.index is not None]) > 1:
+  if sum([flag.run, flag.rank, bool(flag.index)]) > 1:
     raise ValueError('Of --index, --run and --rank, keep one.')
-  if flag.index is not None:
-    if flag.index >= len(every):
-      raise ValueError(f'--index={flag.index}: there are points 0 to '
-                       f'{len(every) - 1}.')
-    sys.exit(not run([every[flag.index]]))
+  if flag.together > 1 and not flag.run:
+    raise ValueError('--together says how many --run trains at a time: add '
+                     '--run, or leave it out.')
+  if flag.index:
+    sys.exit(not _run_here([every[i] for i in _indices(flag.index, every)],
+                           flag))
   elif flag.run:
-    whole = run(every)
+    words = [word for word in sys.argv[1:]
+             if not word.startswith(('--run', '--together', '--by'))]
+    whole = run(together(every, flag.together, words) if flag.together > 1
+                else every)
     if any(point.finished for point in every):
       _show(every, flag.workdir, flag.by)
     sys.exit(not whole)
@@ -242,11 +284,38 @@ def main(flag):
       print(shlex.join(point.command))
 
 
+def _indices(texts, every):
+  """--index as whole numbers, checked."""
+  for text in texts:
+    if not text.isdecimal() or int(text) >= len(every):
+      raise ValueError(f'--index={",".join(texts)}: points are numbered 0 to '
+                       f'{len(every) - 1}.')
+  return [int(text) for text in texts]
+
+
+def _run_here(chosen, flag):
+  """Runs one Point as a command, several in this program; True if finished."""
+  if len(chosen) == 1:
+    return run(chosen)
+  command_lib.narrate()
+  for point in chosen:
+    point.check()
+  left = [point for point in chosen if not point.finished]
+  results = main_lib.distil(
+      {point.name: (point.config, point.workdir) for point in left}, flag,
+      f'{runs.folder(flag.workdir)}/compiled') if left else {}
+  if results is None:  # Preempted: the same command goes on.
+    sys.exit(0)
+  return all(point.finished for point in chosen)
+
+
 def _define_flags():
   config_flags.DEFINE_config_file(
       'config', None, 'A file of configs/ with a get_sweep: FILE.py:name=value')
   flags.DEFINE_string('workdir', None, 'Folder of the folders of all points.')
-  flags.DEFINE_integer('index', None, 'Run this point, counted from 0.', 0)
+  flags.DEFINE_list('index', [], 'Run this point, counted from 0, or these.')
+  flags.DEFINE_integer('together', 1, 'Points that --run trains at a time.', 1)
+  main_lib.define_shared_flags()
   flags.DEFINE_bool('run', False, 'Run all points that are not finished.')
   flags.DEFINE_bool('rank', False, 'Print the table of finished points.')
   flags.DEFINE_string('by', None, 'Metric to rank by; else the first there is '

@@ -1,0 +1,99 @@
+"""Students that learn together leave what each would leave alone."""
+
+import numpy as np
+import pytest
+import replay_test
+
+from big_distill import main
+from big_distill import member
+from big_distill import train
+from big_distill.input import pipeline
+
+MEMBERS = {
+    'slow': {'optim.lr': .003, 'optim.wd': 1e-3},
+    'warm': {'loss.t': 3.},
+    'wide': {'student.width': .25, 'student.size': 24},
+    'plain': {'optim': dict(name='sgd', lr=.1)},
+}
+
+
+def together(folder, changes, shared=(), rows=None):
+  """{name: (weights, losses, rows)} of a class."""
+  rows = rows or {name: replay_test.Rows() for name in changes}
+  seats = {}
+  for name, own in changes.items():
+    (folder / name).mkdir(exist_ok=True, parents=True)
+    seats[name] = member.Seat(replay_test.config(**dict(shared), **own),
+                              str(folder / name), rows[name])
+  results = train.train_class(seats, pipeline)
+  got = {}
+  for name in results:
+    with np.load(folder / name / 'student.npz') as file:
+      weights = {key: file[key] for key in file.files}
+    got[name] = weights, [row['train/loss'] for row in rows[name]
+                          if 'train/loss' in row], rows[name]
+  return got
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('alone')
+  return {name: replay_test.run(folder / name, **changes)
+          for name, changes in MEMBERS.items()}
+
+
+def test_each_student_equals_the_one_trained_alone(alone, tmp_path):
+  got = together(tmp_path, MEMBERS)
+  assert got.keys() == alone.keys()
+  for name, want in alone.items():
+    replay_test.same(got[name], want)
+
+
+def test_a_class_records_and_replays_one_store(alone, tmp_path):
+  shared = {'answers.store': f'{tmp_path}/answers'}
+  for again in ('first', 'second'):
+    got = together(tmp_path / again, MEMBERS, shared)
+    for name, want in alone.items():
+      replay_test.same(got[name], want)
+
+
+def test_a_class_cut_off_between_its_members_goes_on(alone, tmp_path):
+  """One member had saved step 6 when the program died, the others step 3."""
+  rows = {name: replay_test.Rows() for name in MEMBERS}
+  rows['warm'].until = 6
+  with pytest.raises(KeyboardInterrupt):
+    together(tmp_path, MEMBERS, rows=rows)
+  rows['warm'].until = None
+  got = together(tmp_path, MEMBERS, rows=rows)
+  for name, want in alone.items():
+    replay_test.same(got[name], want)
+
+
+def test_one_that_diverges_is_named_and_left_behind(alone, tmp_path, caplog):
+  changes = {'bad': {'optim.lr': 1e30, 'optim.clip': None},
+             'slow': MEMBERS['slow']}
+  got = together(tmp_path, changes)
+  assert [*got] == ['slow'] and 'bad is left behind' in caplog.text
+  replay_test.same(got['slow'], alone['slow'])
+  assert not (tmp_path / 'bad' / 'student.npz').exists()
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'seed': 1}, 'its seed differs'), ({'total_steps': 7}, 'total_steps'),
+    ({'mode': 'same/ic'}, 'mode'), ({'teachers.a.size': 20}, 'teachers')])
+def test_students_of_other_streams_are_refused(changes, message, tmp_path):
+  with pytest.raises(ValueError, match=f'odd cannot learn .*{message}'):
+    together(tmp_path, {'one': {}, 'odd': changes})
+
+
+def test_a_family_is_written_as_sections_that_differ():
+  config = {'student': {'family': 'bit', 'depth': (1,), 'size': 16},
+            'optim': {'name': 'adam', 'lr': .1}, 'seed': 3}
+  got = main.overridden(config, 'small', {
+      'student': {'family': 'mobilenet_v3', 'variant': 'small'},
+      'optim': {'lr': .2}})
+  assert got == {
+      'student': {'family': 'mobilenet_v3', 'variant': 'small', 'size': 16},
+      'optim': {'name': 'adam', 'lr': .2}, 'seed': 3}
+  with pytest.raises(ValueError, match='students.small .*did you mean optim'):
+    main.overridden(config, 'small', {'optm': {}})
