@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bench import reproduce
 from big_distill import cards
 from big_distill import command
 from big_distill import packed
@@ -23,8 +22,10 @@ from big_distill import render
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
+from configs import study as config
 
-TRAIN = 'train[:2048]'
+TWIN = config.TWINS['caltech101']
+TRAIN = 'train[:2048]'  # Of which students see the first half.
 SHOWN = ('central', 'squash', *('inception#probe',) * 3)
 DECAYS = (3e-4, 1e-3, 3e-3, 1e-2)
 STEPS, BATCH, RATE = 600, 1024, 3e-3
@@ -37,7 +38,7 @@ def look(model: object, params: object, data: packed.Data, split: str,
   images, n = jax.device_put(held[0]), len(held[1])
   features = []
   for seed, text in enumerate(shown):
-    view = views.View.parse(text).at(reproduce.TEACHER_SIZE)
+    view = views.View.parse(text).at(TWIN['teacher_size'])
 
     @jax.jit
     def see(params, images, index, boxes, view=view):
@@ -90,17 +91,17 @@ def main(flag: flags.FlagValues) -> None:
   model, params = pretrained.load('EfficientNet-Lite0 imagenet2012')
   folded = pretrained.freeze(model, params)
   train = look(*folded, data, TRAIN, SHOWN)
-  val = look(*folded, data, reproduce.VAL, ('central',))
+  val = look(*folded, data, TWIN['val'], ('central',))
   heads = {decay: fit(*train, classes, decay) for decay in DECAYS}
   scores = {decay: score(head, *val) for decay, head in heads.items()}
   decay = max(scores, key=scores.__getitem__)
-  test = look(*folded, data, reproduce.TEST, ('central',))
-  print(f'Top-1 by decay on {reproduce.VAL}: {scores}; with {decay:g} on '
-        f'{reproduce.TEST}: {score(heads[decay], *test):.4f}.')
+  test = look(*folded, data, TWIN['test'], ('central',))
+  print(f'Top-1 by decay on {TWIN["val"]}: {scores}; with {decay:g} on '
+        f'{TWIN["test"]}: {score(heads[decay], *test):.4f}.')
   pretrained.save(
       flag.out, {**params, 'head': heads[decay]},
       card=cards.of(model.clone(num_classes=classes),
-                    size=reproduce.TEACHER_SIZE))
+                    size=TWIN['teacher_size']))
 
 
 def _define_flags() -> None:

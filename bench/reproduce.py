@@ -24,12 +24,8 @@ from bench import study
 from big_distill import command
 from big_distill import packed
 from big_distill import teaching
+from configs import study as config
 
-# Whom students learn from, what rates are chosen by, what is measured.
-TRAIN, VAL, TEST = 'train[:1024]', 'train[2048:]', 'test[:3000]'
-STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)
-SIZE, TEACHER_SIZE = 48, 128
-RATES, DECAY = (.003, .01, .03), 1e-4
 TUNING_SEED, SEEDS = 0, (1, 2, 3)
 LONGEST_TUNING = 100  # Epochs; longer runs take its rates.
 EVERY = 4  # Evaluations of a run.
@@ -60,7 +56,7 @@ PLAN = (  # What the claims compare first comes first.
 
 def best_rates(rows: list[dict], arms: tuple[str, ...],
                epochs: int) -> np.ndarray:
-  """The rate of each arm [a, 1] with the best accuracy on VAL when tuned."""
+  """The rate of each arm [a, 1] with the best accuracy on val when tuned."""
   length = min(epochs, LONGEST_TUNING)
   chosen = []
   for arm in arms:
@@ -85,17 +81,19 @@ def measure(answers: np.ndarray, teacher: np.ndarray,
 class Lab:
   """The images and the teacher of the study, and the schools once opened."""
 
-  def __init__(self, pack: str, teacher: str, dtype: str, tiny: bool):
+  def __init__(self, pack: str, teacher: str, dtype: str, twin: str,
+               tiny: bool):
     self.data, self.tiny = packed.Data(pack), tiny
-    self.splits = dict(val=VAL, test=TEST)
-    classes = len(self.data.load(split=TRAIN).classes)
-    size = 32 if tiny else TEACHER_SIZE
+    images = config.TWINS[twin]
+    self.train = images['train']
+    self.splits = {split: images[split] for split in ('val', 'test')}
+    classes = len(self.data.load(split=self.train).classes)
+    size = 32 if tiny else images['teacher_size']
     self.teacher = teaching.load(
         'teacher', size=size, dtype=dtype, num_classes=classes,
         **(dict(random=dict(family='bit', depth=(1,), width=.125)) if tiny
            else dict(init=teacher)))
-    self.setting = study.Setting(STUDENT, SIZE, (), classes)
-    self.train = TRAIN
+    self.setting = study.Setting(config.STUDENT, images['size'], (), classes)
     if tiny:
       self.setting = self.setting._replace(
           student=dict(family='bit', depth=(1,), width=.125), size=8,
@@ -132,12 +130,12 @@ class Lab:
     """Yields (row of each student at each evaluation, answers of the last)."""
     one, exam = self.school(stage.school)
     arms, epochs = SCHOOLS[stage.school], self.epochs(stage)
-    rates = (np.tile(RATES, (len(arms), 1)) if stage.tuning else np.tile(
+    rates = (np.tile(config.RATES, (len(arms), 1)) if stage.tuning else np.tile(
         best_rates(rows, arms, stage.epochs), len(SEEDS)))
-    seeds = [TUNING_SEED] * len(RATES) if stage.tuning else SEEDS
+    seeds = [TUNING_SEED] * len(config.RATES) if stage.tuning else SEEDS
     total, due, began = one.steps(epochs), 1, time.monotonic()
     before, clock = 0, began
-    for step, loss, params in one.run(seeds, rates, DECAY, epochs):
+    for step, loss, params in one.run(seeds, rates, config.DECAY, epochs):
       now = time.monotonic()
       if before:  # The first call compiles.
         self.seconds[stage.school] = (now - clock) / (step - before)
@@ -182,7 +180,7 @@ def main(flag: flags.FlagValues) -> None:
           if file.exists() else [])
   stages = [stage for stage in left(rows)
             if not flag.stages or stage.name in flag.stages]
-  lab = Lab(flag.pack, flag.teacher, flag.dtype, flag.tiny)
+  lab = Lab(flag.pack, flag.teacher, flag.dtype, flag.twin, flag.tiny)
   print('teacher', {split: round(float(
       (lab.told[split].argmax(-1) == lab.labels[split]).mean()), 4)
                     for split in lab.splits}, flush=True)
@@ -231,6 +229,8 @@ def _define_flags() -> None:
                       required=True)
   flags.DEFINE_float('budget', 1e9, 'Seconds, compilation included.')
   flags.DEFINE_enum('dtype', 'float32', teaching.DTYPES, "The teacher's.")
+  flags.DEFINE_enum('twin', 'caltech101', list(config.TWINS), 'What the pack '
+                    'and the teacher are of, in configs/study.py.')
   flags.DEFINE_list('stages', None, 'These alone, by name.')
   flags.DEFINE_bool('tiny', False, 'Small, short and few: the path alone.')
 

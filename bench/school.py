@@ -78,7 +78,7 @@ class School:
     self.shown = study.shown_views(setting, teacher)
     self.model = model = pretrained.build(
         num_classes=setting.num_classes, **setting.student)
-    self._begin = study.make_begin(setting, model)
+    self._begin = study.make_begin(setting)
     self._call = study.make_call(study.make_step(setting, model, teacher, seed))
     self._constants = [parallel.replicate(tree) for tree in (
         teacher.params, study.record(self.held, setting, teacher, seed),
@@ -100,7 +100,7 @@ class School:
         total=np.int32(total),
         warmup=np.int32(self.setting.warmup * total)))
     states = parallel.replicate(jax.device_get(
-        self._begin(np.asarray(seeds, np.int32))))
+        self._begin(seeds)))
     single = self.data.train_boxes(
         self.source, self.shown, self.setting.batch_size, self.seed, 0, total,
         held=self.held)

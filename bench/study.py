@@ -21,6 +21,7 @@ from big_distill import losses
 from big_distill import optim
 from big_distill import packed
 from big_distill import parallel
+from big_distill import pretrained
 from big_distill import render
 from big_distill import steps
 from big_distill import teaching
@@ -104,20 +105,23 @@ def record(held: tuple, setting: Setting, teacher: teaching.Teacher,
   return tables
 
 
-def make_begin(setting: Setting, model: Any) -> Callable:
+def make_begin(setting: Setting) -> Callable:
   """-> begin(seeds [s]) -> States [a, s] before the first step.
 
   Students of one seed begin alike in all arms.
   """
-  image = jnp.zeros((1, setting.size, setting.size, 3))
-
   @jax.jit
-  def begin(seeds):
-    states = jax.vmap(lambda seed: steps.init_state(
-        model.init(jax.random.key(seed), image)['params'],
-        _optimizer(1., 0., 1.)))(seeds)
+  def enroll(params):
+    states = jax.vmap(lambda each: steps.init_state(
+        each, _optimizer(1., 0., 1.)))(params)
     return jax.tree.map(
         lambda x: jnp.stack([x] * len(setting.arms)), states)
+
+  def begin(seeds):
+    each = [pretrained.create(size=setting.size, seed=seed,
+                              num_classes=setting.num_classes,
+                              **setting.student)[1] for seed in seeds]
+    return enroll(jax.tree.map(lambda *x: np.stack(x), *each))
 
   return begin
 

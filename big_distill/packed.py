@@ -100,12 +100,13 @@ class Data:
 
   def train_boxes(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
-      seed: int, start: int, stop: int, *, held: tuple,
+      seed: int, start: int, stop: int, *, held: tuple, period: int = 0,
       fraction: float = views_lib.FRACTION, reduced: bool = False,
       host: tuple[int, int] = (0, 1)) -> Iterator[dict]:
     """Yields host batches of steps start ... stop - 1, see pipeline.train_boxes.
 
-    {'label': int32 [b], 'index': int64 [b], 'boxes': {region: int32 [b, 5]}}
+    {'label': int32 [b], 'index': int64 [b], 'boxes': {region: int32 [b, 5]}},
+    each of its step modulo `period`, unless that is 0.
     """
     del reduced
     images, labels = held
@@ -115,6 +116,7 @@ class Data:
         [seed, epoch]).permutation(source.num_examples))
     regions = sorted({view.region for view in views}, key=str)
     for step in range(start, stop):
+      step = step % period if period else step
       epochs, places = np.divmod(
           np.arange(step * batch_size, (step + 1) * batch_size),
           source.num_examples)

@@ -24,12 +24,13 @@ TWINS = {
                     val='test[:3000]', test='test[3000:]', size=32,
                     teacher_size=32),
 }
-RATES = [.003, .01, .03]
+STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)  # 30 MFLOP at 48 px.
+RATES, DECAY = [.003, .01, .03], 1e-4
 
 
 def get_config(arg=None):
-  arg = common.parse(arg, twin='caltech101', teacher='teacher.npz', width=.5,
-                     lr=.01, epochs=300, **common.ARGUMENTS)
+  arg = common.parse(arg, twin='caltech101', teacher='teacher.npz',
+                     width=STUDENT['width'], lr=.01, epochs=300, **common.ARGUMENTS)
   twin = common.choose('twin', arg.twin, TWINS)
   c = ml_collections.ConfigDict()
   c.seed = arg.seed
@@ -47,18 +48,17 @@ def get_config(arg=None):
   c.data.cache = 'decoded'
   c.mode = common.mode(arg)
   c.mixup = dict(group=8)
-  c.student = common.student(arg, family='bit', depth=(1, 1, 1),
-                             width=arg.width, size=twin['size'])
+  c.student = common.student(
+      arg, **{**STUDENT, 'width': arg.width}, size=twin['size'])
   if arg.teacher == 'labels':
     c.teachers = dict(labels=dict(labels=True))
   else:
     c.teachers = dict(teacher=dict(
         init=arg.teacher, size=twin['teacher_size'], dtype='float32',
         weights='float32'))
-  if arg.recording:
-    c.teachers.teacher.recording = arg.recording
+  c.answers = common.answers(arg.answers)
   c.loss = dict(name='kl', t=1., t2=True)
-  c.optim = dict(name=arg.optim, lr=arg.lr, wd=1e-4, clip=1., warmup_percent=5)
+  c.optim = dict(name=arg.optim, lr=arg.lr, wd=DECAY, clip=1., warmup_percent=5)
 
   val, test = (dict(name=twin['name'], split=twin[split],
                     data_dir=arg.data_dir) for split in ('val', 'test'))

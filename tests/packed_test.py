@@ -128,12 +128,12 @@ def test_inception_boxes_have_the_areas_and_aspects_of_the_pipelines():
     assert gap < .087
 
 
-def train(data, start=0, stop=6, host=(0, 1), seed=3):
+def train(data, start=0, stop=6, host=(0, 1), seed=3, **options):
   source = data.load(split='train')
   shown = [views.View.parse(text) for text in (
       'inception#a@8', 'inception#a@4', 'random#b@8', 'squash@8')]
   return list(data.train_boxes(source, shown, 4, seed, start, stop,
-                               held=data.hold(source), host=host))
+                               held=data.hold(source), host=host, **options))
 
 
 def test_a_batch_is_a_function_of_seed_and_step(data):
@@ -150,6 +150,15 @@ def test_a_batch_is_a_function_of_seed_and_step(data):
   labels = data.hold(data.load(split='train'))[1]
   assert all((batch['label'] == labels[batch['index']]).all()
              for batch in batches)
+
+
+def test_batches_repeat_after_a_period(data):
+  batches = train(data, period=2)
+  for batch, first in zip(batches[2:], batches):
+    assert (batch['index'] == first['index']).all()
+    for region, boxes in batch['boxes'].items():
+      assert (boxes == first['boxes'][region]).all()
+  assert (batches[0]['index'] != batches[1]['index']).any()
 
 
 def test_hosts_share_the_batch_of_one(data):
