@@ -209,7 +209,7 @@ def test_training_alone_is_reduced():
     return (a != b).any()
   assert differ(pipeline.train_batches, [view], 8, 0, 0, 1)
   # What votes teaches, and has to see what a student sees.
-  assert differ(pipeline.vote_batches, view, 8, 0, 0, 4, 2)
+  assert differ(pipeline.vote_batches, [view], 8, 0, 0, 4, 2)
   assert not differ(pipeline.eval_batches, [view], 8, 0)
 
 

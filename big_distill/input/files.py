@@ -102,8 +102,8 @@ def walk(root: str) -> list[str]:
     folder = folders.popleft() if folders else links.popleft()
     place = os.path.join(root, folder)
     if identity(place) in entered:
-      logging.warning('%s is a link to a folder that is read otherwise, or that '
-                      'it is in: it is passed over.', listings.printable(place))
+      logging.warning('%s is passed over: it is a link to a folder that is read '
+                      'otherwise, or that it is in.', listings.printable(place))
       continue
     entered.add(identity(place))
     for name in names(place):

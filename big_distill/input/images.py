@@ -1,7 +1,7 @@
 """Images as a viewer shows them: upright, on white, the first frame, in RGB.
 
-TensorFlow decodes JPEGs, Pillow everything else: TensorFlow reads no WebP, takes
-indices into a palette of a BMP for shades of grey, and shows the colours hidden
+TensorFlow decodes JPEGs, Pillow everything else: TensorFlow reads no WebP,
+takes a BMP's indices into its palette for shades of grey, and shows colours hidden
 behind transparency. Both ignore colour profiles. Formats are told by content,
 whatever a file is called; docs/images.md has a table of them.
 """
@@ -36,8 +36,8 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.numpy_function(
         _orientation, [encoded], tf.int32, stateful=False), [])
 
-  # Mostly there is no EXIF, which is seen in a quarter of the time that a call of
-  # Python takes. It is one of the first segments of a file.
+  # Most files have no EXIF. To see this takes a quarter of the time of calling
+  # Python. EXIF is among the first segments of a file.
   start = tf.strings.substr(encoded, 0, 1 << 16)
   has_exif = tf.strings.regex_full_match(start, r'\C*Exif\x00\C*')
   return tf.cond(has_exif, found, lambda: 1)

@@ -19,12 +19,12 @@ SPLITS = {  # Usual names, in any case, of what TFDS calls by the first.
     'test': ('test', 'testing', 'testset'),
 }
 NAMES = {alias: name for name, some in SPLITS.items() for alias in some}
-FILLERS = {'image', 'images', 'img', 'imgs', 'photos', 'pictures', 'jpg', 'data',
-           'dataset', 'set', 'split'}  # As in train_images, val2017, Test-Set.
+FILLERS = {'image', 'images', 'img', 'imgs', 'photos', 'pictures', 'jpg',
+           'data', 'dataset', 'set', 'split'}  # As in train_images, Test-Set.
 
 
 class Example(NamedTuple):
-  """name: its path or number; label: the name of its class, None without one."""
+  """name: its path or number; label: the name of its class, or None."""
   name: Any
   label: str | None
 
@@ -53,7 +53,7 @@ def usual(name: str) -> str | None:
 
 
 def resolve(name: str, known: Iterable[str]) -> str | None:
-  """Which of the known splits is asked for: by its name, in any case, or usual."""
+  """The known split that is asked for by its own or a usual name, or None."""
   known = list(known)
   for equal in (lambda each: each == name,
                 lambda each: each.casefold() == name.casefold(),
@@ -89,8 +89,9 @@ def choose(title: str, split: str, known: Iterable[str],
   used = {example.label for example in chosen}
   if labelled and None in used and len(used) > 1:
     logging.warning('%s: labels of %s are left out, since %d of its %d images '
-                    'have none.', title, split, sum(
-                        example.label is None for example in chosen), len(names))
+                    'have none.', title, split,
+                    sum(example.label is None for example in chosen),
+                    len(names))
   if not labelled or None in used:
     return Listing(names, [-1] * len(names), ())
   home = resolve('train', known) or homes[asked[0]]

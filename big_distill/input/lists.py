@@ -53,9 +53,9 @@ def source(path: str, split: str, image: str | None = None,
              and not os.path.exists(os.path.join(root, name))]
   if missing:
     raise ValueError(
-        f'{title} lists {len(missing)} of {len(chosen.names)} files that do not '
-        f'exist, such as {listings.printable(missing[0])}: write paths relative '
-        'to the list.')
+        f'{title} lists {len(missing)} of {len(chosen.names)} files that do '
+        f'not exist, such as {listings.printable(missing[0])}: write paths '
+        'relative to the list.')
   return folders.of_files(f'{title} {split}', root, chosen)._replace(
       fingerprint=contracts.fingerprint(chosen.names, chosen.labels))
 
@@ -89,8 +89,8 @@ def _paths(title, titles, rows, image):
            if rows and files.is_image(rows[0][i])]
   if len(found) != 1:
     raise ValueError(
-        f'{title} has {len(found)} columns of paths of images, such as cat/1.jpg;'
-        f' choose one by data.image=COLUMN: {", ".join(titles)}.')
+        f'{title} has {len(found)} columns of paths of images, such as '
+        f'cat/1.jpg; choose one by data.image=COLUMN: {", ".join(titles)}.')
   return found[0]
 
 

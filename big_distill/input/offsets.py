@@ -70,8 +70,9 @@ def _places(file):
   folder, name = os.path.split(file)
   name = name.split('.tfrecord')[0]
   cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  return [os.path.join(folder, f'{name}.offsets.npz'), os.path.join(
-      cache, 'big_distill', f'{name}-{contracts.fingerprint(folder)}.offsets.npz')]
+  own = f'{name}-{contracts.fingerprint(folder)}.offsets.npz'
+  return [os.path.join(folder, f'{name}.offsets.npz'),
+          os.path.join(cache, 'big_distill', own)]
 
 
 def _read(place):

@@ -1,31 +1,37 @@
 """Batches as a pure function of (config, step).
 
-Training step s owns the example numbers s*B ... (s+1)*B - 1; a host renders its
-contiguous share of them. The number gives the epoch and, through a seeded
-permutation without a buffer, the example; epoch and example give the dice. So
-any step can be the first, nothing about the order is saved, and the number of
-hosts and devices does not enter.
+Training step s owns the example numbers s*B ... (s+1)*B - 1, and each host
+renders its contiguous share of them. The number gives the epoch and, by a
+seeded permutation without a buffer, the example; epoch and example give the
+dice. So any step can be the first, no state of the order is saved, and batches
+do not depend on the number of hosts and devices.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from big_distill import render as render_lib
 from big_distill import views as views_lib
+from big_distill.contracts import Batch
+from big_distill.contracts import Source
 from big_distill.input import caches
 from big_distill.input import crops
 from big_distill.input import reading
 from big_distill.input import sources
 
 load, hold = sources.load, caches.hold
-AHEAD = 2  # Batches rendered ahead of need.
+AHEAD = 2  # Batches are rendered this far ahead.
 
 
-def example_of(number, parts, seed):
-  """(epoch, index) of an example number, in a source of such parts.
+def example_of(number: tf.Tensor, parts: Sequence[tuple[int, int]],
+               seed: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Epoch and index, int64 [] each, of an example number in a source's `parts`.
 
-  `parts` are (number of examples, weight). Of any w consecutive numbers, w the
-  sum of weights, each part has as many as its weight, and counts epochs of its
-  own.
+  Each part is (number of examples, weight). Where w is the sum of weights, any
+  w consecutive numbers hold as many examples of a part as its weight. Each part
+  counts its own epochs.
   """
   sizes, weights = (np.asarray(x, np.int64) for x in zip(*parts))
   turns = tf.constant(np.repeat(np.arange(len(parts)), weights))
@@ -37,9 +43,9 @@ def example_of(number, parts, seed):
   own = block * tf.constant(weights)[part] + ranks[turn]
   epoch = own // n
 
-  # The shuffle looks at few bits of its keys, for a small n at the lowest 8: as
-  # keys, epochs themselves would repeat every 256. So they are hashed. The raw
-  # op takes three keys, where tf.random.experimental.index_shuffle takes two.
+  # The shuffle uses few bits of its keys, for a small n the lowest 8: if epochs
+  # were the keys, orders would repeat every 256. So epochs are hashed. The raw
+  # op takes three keys; tf.random.experimental.index_shuffle takes two.
   fold = tf.random.experimental.stateless_fold_in
   keys = tf.random.stateless_uniform(
       [3], fold(tf.stack([seed, 1 + part]), epoch), minval=None, maxval=None,
@@ -49,29 +55,37 @@ def example_of(number, parts, seed):
   return epoch, firsts[part] + index
 
 
-def train_batches(source, views, batch_size, seed, start, stop, *, period=0,
-                  fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
+def train_batches(source: Source, views: Sequence[views_lib.View],
+                  batch_size: int, seed: int, start: int, stop: int, *,
+                  period: int = 0, fraction: float = views_lib.FRACTION,
+                  reduced: bool = False, host: tuple[int, int] = (0, 1)
+                  ) -> Iterator[Batch]:
   """Yields host batches of steps start ... stop - 1.
 
   {'label': int32 [b] or multi-hot [b, c], 'index': int64 [b],
-   'views': {view: uint8 [b, s, s, 3]}}
+   'views': {view: uint8 [b, size, size, 3]}}
   where b is the share of host[0] among host[1] hosts, in order of number.
-  `reduced` renders faster and less exactly, see crops.render. With a `period`,
-  the batch of step s is that of step s modulo period.
+  period: if not 0, the batch of step s is that of step s modulo period.
+  fraction and reduced: see crops.render.
+  Raises ValueError if hosts cannot share a batch, and names an example that
+  cannot be read or decoded.
   """
   return _batches(source, batch_size, start, stop, host,
                   _examples(source, seed, period * batch_size),
                   _shows(source, views, seed, fraction, reduced))
 
 
-def train_boxes(source, views, batch_size, seed, start, stop, *, held,
-                period=0, fraction=views_lib.FRACTION, reduced=False,
-                host=(0, 1)):
-  """As train_batches, with 'boxes' of views in place of their pixels.
+def train_boxes(source: Source, views: Sequence[views_lib.View],
+                batch_size: int, seed: int, start: int, stop: int, *,
+                held: tuple[render_lib.Images, np.ndarray], period: int = 0,
+                fraction: float = views_lib.FRACTION, reduced: bool = False,
+                host: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+  """Yields batches as train_batches, with boxes in place of pixels.
 
-  {region: int32 [b, 5]}, see crops.boxes. `held` is what caches.hold returns.
+  'boxes' is {region: int32 [b, 5]}, see crops.boxes. `held` is what caches.hold
+  returns. `reduced` changes nothing: held images are decoded already.
   """
-  del reduced  # What is held is decoded already.
+  del reduced
   images, labels = held
   sizes, labels = tf.constant(images.sizes), tf.constant(labels)
 
@@ -85,7 +99,7 @@ def train_boxes(source, views, batch_size, seed, start, stop, *, held,
 
 
 def _examples(source, seed, cycle):
-  """number -> epoch, index, nothing further; numbers repeat after `cycle`."""
+  """A function number -> epoch, index, {}; numbers repeat after `cycle`."""
   def example(number):
     if cycle:
       number = number % cycle
@@ -94,12 +108,14 @@ def _examples(source, seed, cycle):
   return example
 
 
-def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION,
-                 reduced=False, host=(0, 1)):
+def eval_batches(source: Source, views: Sequence[views_lib.View],
+                 batch_size: int, seed: int, *,
+                 fraction: float = views_lib.FRACTION, reduced: bool = False,
+                 host: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
   """Yields host batches of a whole split in order, the last one padded.
 
-  As train_batches, with 'mask' float32 [b]: 0 marks padding. All hosts yield
-  equally many batches. Their pixels are exact, whatever training does.
+  They are as those of train_batches, with 'mask' float32 [b], 0 for padding.
+  All hosts yield equally many. `reduced` changes nothing: evaluation is exact.
   """
   del reduced
   n = source.num_examples
@@ -112,17 +128,20 @@ def eval_batches(source, views, batch_size, seed, *, fraction=views_lib.FRACTION
                   _shows(source, views, seed, fraction))
 
 
-def vote_batches(source, views, batch_size, seed, first, last, votes, *,
-                 fraction=views_lib.FRACTION, reduced=False, host=(0, 1)):
-  """Yields host batches of so many draws of views of examples first ... last-1.
+def vote_batches(source: Source, views: Sequence[views_lib.View],
+                 batch_size: int, seed: int, first: int, last: int, votes: int,
+                 *, fraction: float = views_lib.FRACTION, reduced: bool = False,
+                 host: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+  """Yields host batches of `votes` draws of views per example.
 
-  As eval_batches; all draws of an example lie side by side.
+  Examples are first ... last - 1, with all draws of one side by side. Batches
+  are as those of eval_batches; `reduced` applies as in training.
   """
   count = (last - first) * votes
 
   def example(number):
     place = tf.minimum(number, count - 1)
-    # An epoch is what distinguishes the dice of one example.
+    # Dice of one example differ by epoch, so a vote's number is its epoch.
     return (place % votes, first + place // votes,
             {'mask': tf.cast(number < count, tf.float32)})
 
@@ -131,7 +150,7 @@ def vote_batches(source, views, batch_size, seed, first, last, votes, *,
 
 
 def _shows(source, views, seed, fraction, reduced=False):
-  """(epoch, index) -> the label and the views of an example."""
+  """A function (epoch, index) -> label and views of an example."""
   def show(epoch, index):
     image, label = source.fetch(index)
     return {'label': label, 'views': crops.render(
@@ -140,14 +159,14 @@ def _shows(source, views, seed, fraction, reduced=False):
 
 
 def _batches(source, batch_size, start, stop, host, example, show):
-  """Batches; `example` is number -> epoch, index, further values."""
+  """Yields batches; example(number) gives epoch, index and further values."""
   place, hosts = host
   if batch_size % hosts:
     raise ValueError(f'A batch of {batch_size} does not divide among {hosts} '
                      'hosts.')
   share = batch_size // hosts
 
-  def number_of(i):  # The i-th example that this host renders.
+  def number_of(i):  # Of the i-th example that this host renders.
     return i // share * batch_size + place * share + i % share
 
   def render(i):

@@ -76,8 +76,8 @@ def _image(name, features, image):
     if 'image' not in images and len(images) != 1:
       raise ValueError(
           f'{name} has {len(images)} features that are encoded images; '
-          + (f'choose one by data.image=KEY: {", ".join(sorted(images))}.' if images
-             else f'all it has is {", ".join(features)}.'))
+          + (f'choose one by data.image=KEY: {", ".join(sorted(images))}.'
+             if images else f'all it has is {", ".join(features)}.'))
     image = 'image' if 'image' in images else images[0]
   registry.check(f'image in {name}', image, images)
   dtype = tf.as_dtype(features[image].dtype)

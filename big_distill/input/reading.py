@@ -1,4 +1,4 @@
-"""Reading all examples of a source, and naming the first that cannot be read."""
+"""Reads all examples of a source, and names the first that cannot be read."""
 
 from collections.abc import Callable, Iterable, Iterator
 import os

@@ -126,7 +126,8 @@ def array_records(parts: Sequence[Any]) -> Records:
   which = np.repeat(np.arange(len(files)), takes)
   place = np.concatenate([np.zeros(0, np.int64), *(
       np.arange(part.skip, part.skip + part.take) for part in parts)])
-  source = array_record_data_source.ArrayRecordDataSource(parts) if files else []
+  source = (array_record_data_source.ArrayRecordDataSource(parts)
+            if files else [])
   sizes = offsets.together(lambda file: tf.io.gfile.stat(file).length, files)
   return Records(
       len(which), lambda i: source[int(i)],

@@ -112,8 +112,8 @@ def _at_path(path, split, skip, *, image, label, classes):
     return tables.source(path, split, image, label, classes)
   if image or label not in (None, 'label'):
     raise ValueError(
-        f'folder:{path} has labels by folders, no columns: leave data.image and '
-        'data.label out, or set data.label=None.')
+        f'folder:{path} has labels by folders, no columns: leave data.image '
+        'and data.label out, or set data.label=None.')
   return folders.source(path, split, bool(label), classes, skip)
 
 

@@ -48,7 +48,8 @@ def source(path: str, split: str, image: str | None = None,
       place = os.path.relpath(file, os.path.dirname(path) if file == path
                               else path)
       labels = table[label].to_pylist() if label else [None] * len(table)
-      for i, (content, each) in enumerate(zip(table[image].to_pylist(), labels)):
+      contents = table[image].to_pylist()
+      for i, (content, each) in enumerate(zip(contents, labels)):
         example = listings.Example(f'{place}, row {i}', _text(each, names))
         if isinstance(content, dict):
           content = content['bytes']
@@ -124,7 +125,7 @@ def _image(title, schema, image):
 
 
 def _label(title, schema, label):
-  """The column of labels: as asked for, or the only one with names of classes."""
+  """The column of labels: as asked for, or the only one with class names."""
   if not label or label in schema.names:
     return label
   if label != 'label':
