@@ -23,6 +23,7 @@ from big_distill import course as course_lib
 from big_distill import parallel
 from big_distill.models import bit
 from big_distill.ops import layers
+from big_distill.ops import norms
 from big_distill.ops import winograd
 from big_distill.tools import stopwatch
 from configs import quickstart
@@ -31,7 +32,7 @@ NUDGE = np.float32(1 + 1e-6)
 
 
 def group_norm(x, scale, bias, groups, eps, relu):
-  """The formula of layers.group_norm."""
+  """The formula of norms.group_norm."""
   shape = x.shape
   x = x.reshape(*shape[:3], groups, -1)
   x = (x - x.mean((1, 2, 4), keepdims=True)) / jnp.sqrt(
@@ -49,7 +50,7 @@ def standardize(kernel):
 @contextlib.contextmanager
 def formulas():
   """Models that are traced inside compute these, and XLA's gradients of them."""
-  with (mock.patch.object(layers, 'group_norm', group_norm),
+  with (mock.patch.object(norms, 'group_norm', group_norm),
         mock.patch.object(layers, 'product', jnp.matmul),
         mock.patch.object(winograd, 'pays', lambda x, kernel: False),
         mock.patch.object(bit, 'standardize', standardize)):

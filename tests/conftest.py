@@ -16,8 +16,8 @@ os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-CHECKED = ['losses', 'topk', 'labels', 'optimizers', 'ops.blocks',
-           'ops.roots', 'evaluators']
+CHECKED = ['losses', 'topk', 'labels', 'models', 'ops', 'optimizers',
+           'evaluators']
 
 
 def checked(function):

@@ -3,6 +3,7 @@
 import jax
 import jax.export
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -61,3 +62,12 @@ def test_mean_and_deviation_are_of_pixels_in_0_to_1(family):
   want = plain(np.float32(((images + 1) / 2 - mean) / std))
   assert abs(got - plain(np.float32(images))).max() > .01 * abs(want).max()
   np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * abs(want).max())
+
+
+def test_pixels_that_are_no_floats_or_no_images_are_refused(family):
+  """Annotations of shapes and dtypes are checked; raw pixels are a mistake."""
+  model, params = family
+  for wrong in (np.zeros((1, 16, 16, 3), np.uint8), np.zeros((16, 16, 3)),
+                np.zeros((1, 16, 16, 1), np.float32)):
+    with pytest.raises(jaxtyping.TypeCheckError):
+      model.apply({'params': params}, wrong)

@@ -18,6 +18,7 @@ from big_distill import pretrained
 from big_distill import teaching
 from big_distill.models import mobilenet_v3
 from big_distill.ops import layers
+from big_distill.ops import norms
 from big_distill.weights import mobilenet_v3 as weights
 
 CLASSES = 5
@@ -345,7 +346,7 @@ def test_batch_norm_and_its_gradient_equal_the_formula(devices, far):
 
   def flow(params, x, cotangent):
     def loss(params, x):
-      y, aside = layers.BatchNorm().apply({'params': params}, x, train=True,
+      y, aside = norms.BatchNorm().apply({'params': params}, x, train=True,
                                           mutable=['averages'])
       return jnp.sum(y * cotangent), (y, aside)
     (dp, dx), (y, aside) = jax.grad(loss, (0, 1), has_aux=True)(params, x)
@@ -384,7 +385,7 @@ def test_batch_norm_of_what_does_not_vary_is_its_bias():
   params = {name: np.full((1, 1, 1, 32), value, np.float32) for name, value
             in dict(scale=2., bias=3., mean=0., var=1.).items()}
   for devices in (1, 4):
-    y, aside = jax.pmap(lambda x: layers.BatchNorm().apply(
+    y, aside = jax.pmap(lambda x: norms.BatchNorm().apply(
         {'params': params}, x, train=True, mutable=['averages']),
                         axis_name=parallel.AXIS,
                         devices=jax.local_devices()[:devices])(x[:devices])
@@ -397,7 +398,7 @@ def test_batch_norm_of_what_does_not_vary_is_its_bias():
 def test_batch_norm_of_a_single_pixel_is_its_bias():
   params = {name: np.full((1, 1, 1, 2), value, np.float32) for name, value
             in dict(scale=2., bias=3., mean=0., var=1.).items()}
-  y, aside = jax.pmap(lambda x: layers.BatchNorm().apply(
+  y, aside = jax.pmap(lambda x: norms.BatchNorm().apply(
       {'params': params}, x, train=True, mutable=['averages']),
                       axis_name=parallel.AXIS,
                       devices=jax.local_devices()[:1])(np.ones((1, 1, 1, 1, 2)))

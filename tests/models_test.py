@@ -15,6 +15,7 @@ from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import bit
 from big_distill.ops import layers
+from big_distill.ops import norms
 
 DEPTH = (2, 1)  # With and without projection, with and without stride.
 CLASSES = 7
@@ -101,7 +102,7 @@ def forward(flat, images, depth=DEPTH):
 
 @jax.jit
 def our_group_norm(x, scale, bias):
-  return layers.GroupNorm(32).apply({'params': dict(scale=scale, bias=bias)}, x)
+  return norms.GroupNorm(32).apply({'params': dict(scale=scale, bias=bias)}, x)
 
 
 @pytest.fixture(scope='module')
@@ -204,9 +205,9 @@ def test_relu_of_a_group_norm_is_the_relu_after_it():
     y, pull = jax.vjp(norm, x, scale, bias)
     return y, *pull(cotangent)
 
-  fused = run(lambda *args: layers.group_norm(*args, 32, 1e-5, True))
+  fused = run(lambda *args: norms.group_norm(*args, 32, 1e-5, True))
   apart = run(lambda *args: jax.nn.relu(
-      layers.group_norm(*args, 32, 1e-5, False)))
+      norms.group_norm(*args, 32, 1e-5, False)))
   for a, b in zip(fused, apart):
     assert float(jnp.abs(b).max()) > 1
     np.testing.assert_allclose(a, b, atol=1e-5)

@@ -17,7 +17,7 @@ from big_distill import parallel
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
-from big_distill.ops import layers
+from big_distill.ops import norms
 
 B, S, C = 32, 4, 3
 VIEW = views.View.parse('inception#both@4')
@@ -319,7 +319,7 @@ class Normed(nn.Module):
 
   @nn.compact
   def __call__(self, images, train=False):
-    x = layers.BatchNorm(name='norm')(images, train).mean(axis=(1, 2))
+    x = norms.BatchNorm(name='norm')(images, train).mean(axis=(1, 2))
     logits = nn.Dense(C, name='head')(x)
     return logits, {'logits': logits}
 

@@ -1,11 +1,8 @@
 """BiT-ResNet v2: pre-activation ResNet, GroupNorm, weight standardisation.
 
-The function is that of the released BiT weights (Kolesnikov et al., 2020,
-arXiv 1912.11370), zero-padded root pool included; parameter names and shapes
-are those of big_vision's npz files, so a checkpoint is its own parameter tree.
-
-The root pool is a maximum of nine slices, which is written for speed like what
-is in layers.py.
+It computes the function of the released BiT weights (Kolesnikov et al., 2020,
+arXiv 1912.11370), with their zero-padded root pool. Names and shapes of
+parameters are those of big_vision's npz files, which load as they are.
 """
 
 from collections.abc import Sequence
@@ -15,11 +12,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Float32
 import numpy as np
 
 from big_distill.ops import initial
 from big_distill.ops import layers
+from big_distill.ops import norms
 from big_distill.weights import bit as weights
+
+Kernel = Float[Array | np.ndarray, 'k k c d']
+Map = Float[Array | np.ndarray, 'b h w c']
 
 UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
     26: (2, 2, 2, 2),
@@ -32,8 +36,11 @@ GROUPS = 32  # Of GroupNorm; eps is 1e-5 in big_transfer, big_vision and timm.
 WS_EPS = 1e-10  # Added to the variance, as big_transfer does (timm: 1e-8).
 
 
-def units(depth):
-  """Units per block, of a depth in UNITS or listed, one number per block."""
+def units(depth: Any) -> tuple[int, ...]:
+  """Units per block, of a depth in UNITS or given as one number per block.
+
+  Raises ValueError for any other depth.
+  """
   if isinstance(depth, str) or not isinstance(depth, Sequence):
     if depth not in UNITS:
       raise ValueError(f'BiT has no depth {depth!r}: give one of {list(UNITS)}, '
@@ -46,8 +53,8 @@ def units(depth):
 
 
 @jax.custom_vjp
-def standardize(kernel):
-  """Zero mean, unit (biased) variance per output channel, in float32. HWIO."""
+def standardize(kernel: Kernel) -> Float32[Array, 'k k c d']:
+  """Gives each output channel zero mean and unit (biased) variance."""
   return _standardize_forward(kernel)[0]
 
 
@@ -70,11 +77,11 @@ def _standardize_backward(saved, g):
 standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
-# Compiled for each shape of a kernel, which is soon done: see pretrained.freeze.
+# Compiles in milliseconds for each shape of a kernel.
 _standardize_once = jax.jit(standardize)
 
 
-def fold(params):
+def fold(params: Any) -> Any:
   """Standardises every convolution once, for a Model(folded=True)."""
   def leaf(path, value):
     names = [key.key for key in path]
@@ -86,8 +93,8 @@ def fold(params):
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
 
 
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
+def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
+  """Arguments of Model that fit parameters of either layout, or None."""
   flat = to_ours(flat)
   root, head = (np.shape(flat.get(name, 0.))
                 for name in ('root_block/conv_root/kernel', 'head/kernel'))
@@ -103,20 +110,22 @@ def recognise(flat):
   return dict(depth=tuple(depth), width=root[-1] / 64, num_classes=head[-1])
 
 
-def at_size(flat, size=None):
+def at_size(flat: dict[str, Any], size: int | None = None
+            ) -> tuple[dict[str, Any], int]:
   """(flat, size): the parameters fit images of any size."""
   return flat, size or 64
 
 
-def zero_pad_max_pool(x):
-  """3x3 maximum at stride 2 over zero-padded x. [b, h, w, c] -> [b, h/2, ...].
+def zero_pad_max_pool(x: Map) -> Float[Array, 'b H W c']:
+  """Maximum over 3x3 pixels at stride 2, with zeros around x.
 
-  Released BiT weights were trained with zeros around the pooled map, where
-  Flax's `max_pool(padding=1)` would put -inf.
+  Released BiT weights were trained so; Flax's `max_pool(padding=1)` puts -inf
+  around x.
   """
   h, w = x.shape[1:3]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  # The gradient of reduce_window's maximum is ten times slower on CPU.
+  # By nine slices: the gradient of XLA's window maximum is ten times slower on
+  # CPU.
   rows = [x[:, i:i + h:2] for i in range(3)]
   x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
   cols = [x[:, :, i:i + w:2] for i in range(3)]
@@ -131,7 +140,7 @@ class StdConv(nn.Module):
   folded: bool = False
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', initial.lecun_normal, shape)
     if not self.folded:
@@ -147,9 +156,9 @@ class Unit(nn.Module):
   folded: bool
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
     def norm(name, x):
-      return layers.GroupNorm(GROUPS, relu=True, name=name)(x)
+      return norms.GroupNorm(GROUPS, relu=True, name=name)(x)
 
     def conv(name, x, features, size=1, stride=1):
       return StdConv(features, size, stride, self.folded, name=name)(x)
@@ -173,7 +182,7 @@ class Block(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
     unit = nn.remat(Unit) if self.remat else Unit
     for j in range(self.count):
       x = unit(self.mid, self.stride if j == 0 else 1, self.folded,
@@ -187,20 +196,21 @@ class Root(nn.Module):
   folded: bool
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
     x = StdConv(self.features, 7, 2, self.folded, name='conv_root')(x)
     return zero_pad_max_pool(x)
 
 
 class Model(nn.Module):
-  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+  """Maps images [b, h, w, 3] in [-1, 1] to (logits [b, c], intermediates).
 
-  `out` names the intermediates: 'stem', 'block1'..., 'pre_logits' [b, f] and
-  'logits'. `dtype` is the precision of activations and of the kernels that
-  meet them; parameters and moments stay float32. `mean` and `std` are what the
-  weights want of pixels in [0, 1] (layers.normalize). With `folded`, kernels
-  are taken as already standardised (see `fold`). With `remat`, the backward pass
-  computes each unit anew from its input: same values, less memory, more time.
+  Intermediates are 'stem', 'block1' and so on, [b, h, w, f], 'pre_logits' [b, f]
+  and 'logits'. `dtype` is the precision of activations and of the kernels that
+  meet them; parameters, moments and logits are float32. `mean` and `std` are
+  those that the weights want of pixels in [0, 1] (see layers.normalize). With
+  `folded`, kernels are taken to be standardised already (see `fold`). With
+  `remat`, the backward pass computes each unit again from its input: the same
+  values, in less memory and more time.
   """
   num_classes: int
   depth: int | Sequence[int] = 50
@@ -212,8 +222,9 @@ class Model(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, images, train=False):
-    del train  # GroupNorm does not tell training from evaluation.
+  def __call__(self, images: layers.Images, train: bool = False
+               ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
+    del train  # The same in training and evaluation.
     out = {}
     features = int(64 * self.width)
     root = Root(features, self.folded, name='root_block')
@@ -224,7 +235,7 @@ class Model(nn.Module):
                     self.remat, name=f'block{i + 1}')
       x = out[f'block{i + 1}'] = block(x)
 
-    x = layers.GroupNorm(GROUPS, relu=True, name='norm-pre-head')(x)
+    x = norms.GroupNorm(GROUPS, relu=True, name='norm-pre-head')(x)
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
     out['pre_logits'] = x
     head = nn.Dense(self.num_classes, name='head',

@@ -14,6 +14,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float32
 
 from big_distill import params as params_lib
 from big_distill import registry
@@ -63,8 +65,8 @@ def plan(variant: str) -> tuple[mobilenet_v3.Row, ...]:
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
 
 
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
+def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
+  """Arguments of Model that fit parameters of either layout, or None."""
   flat = to_ours(flat)
   needed = ('stem/kernel', 'block01/depthwise/kernel', 'top/kernel',
             'head/kernel')
@@ -85,7 +87,8 @@ def recognise(flat):
               num_classes=flat['head/kernel'].shape[-1])
 
 
-def at_size(flat, size=None):
+def at_size(flat: dict[str, Any], size: int | None = None
+            ) -> tuple[dict[str, Any], int]:
   """(flat, size): the parameters fit images of any size."""
   return flat, size or 64
 
@@ -95,7 +98,7 @@ class Model(nn.Module):
 
   `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
   [b, 1280] and 'logits'. `variant` is one of VARIANTS, `norm` is gn or bn; for
-  the latter see layers.BatchNorm. `dtype` is the precision of activations and
+  the latter see norms.BatchNorm. `dtype` is the precision of activations and
   of the kernels that meet them; parameters and moments stay float32. `mean`
   and `std` are what the weights want (layers.normalize). With
   `folded`, parameters are those that `fold` returns.
@@ -109,7 +112,8 @@ class Model(nn.Module):
   folded: bool = False
 
   @nn.compact
-  def __call__(self, images, train=False):
+  def __call__(self, images: layers.Images, train: bool = False
+               ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
     registry.check('norm of EfficientNet-Lite', self.norm, mobilenet_v3.NORMS)
     conv = functools.partial(
         mobilenet_v3.Conv, mobilenet_v3.NORMS[self.norm][self.folded], train,

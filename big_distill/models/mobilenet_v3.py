@@ -1,10 +1,10 @@
 """MobileNetV3, with GroupNorm or BatchNorm.
 
-The networks of Howard et al. (2019, arXiv 1905.02244) as their released code
-and torchvision have them: Small ends in 1024 features and squeezes nothing
-after its blocks, where the paper's table differs. Padding is PyTorch's. There
-is no dropout: a student that matches functions uses none of the original's
-training tricks (Beyer et al., 2022, arXiv 2106.05237).
+These are the networks of Howard et al. (2019, arXiv 1905.02244) as their
+released code and torchvision have them: unlike in the paper's table, Small ends
+in 1024 features and has no squeeze after its blocks. Padding is PyTorch's.
+There is no dropout: a student that matches functions uses none of the
+original's training tricks (Beyer et al., 2022, arXiv 2106.05237).
 """
 
 from collections.abc import Callable
@@ -14,13 +14,19 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Float32
 import numpy as np
 
 from big_distill import params as params_lib
 from big_distill import registry
 from big_distill.ops import initial
 from big_distill.ops import layers
+from big_distill.ops import norms
 from big_distill.weights import mobilenet_v3 as weights
+
+Map = Float[Array | np.ndarray, 'b h w c']
 
 
 class Row(NamedTuple):
@@ -64,21 +70,24 @@ VARIANTS = {  # Rows of the paper's tables 1 and 2, features before the head.
         Row(5, 576, 96, True, nn.hard_swish, 1)), 1024),
 }
 
-NORMS = {  # As trained, and folded.
+NORMS = {  # (the norm in training, the norm after `fold`).
     # The paper's variant has 8 groups everywhere; all channels divide by 8.
-    'gn': (functools.partial(layers.GroupNorm, groups=8),) * 2,
-    'bn': (layers.BatchNorm, layers.Affine),
+    'gn': (functools.partial(norms.GroupNorm, groups=8),) * 2,
+    'bn': (norms.BatchNorm, norms.Affine),
 }
 
 
-def make_divisible(channels):
+def make_divisible(channels: float) -> int:
   """The nearest multiple of 8 that is not below nine tenths of `channels`."""
   near = max(8, int(channels + 4) // 8 * 8)
   return near + 8 if near < .9 * channels else near
 
 
-def plan(variant, width=1.):
-  """A variant's (rows, features), with all channels times `width`."""
+def plan(variant: str, width: float = 1.) -> tuple[tuple[Row, ...], int]:
+  """(rows, features before the head) of a variant, channels times `width`.
+
+  Raises ValueError for a variant that is not in VARIANTS.
+  """
   registry.check('variant of MobileNetV3', variant, VARIANTS)
   rows, features = VARIANTS[variant]
   rows = tuple(row._replace(mid=make_divisible(width * row.mid),
@@ -88,11 +97,11 @@ def plan(variant, width=1.):
 
 
 dense = functools.partial(nn.Dense, kernel_init=initial.lecun_normal)
-_multiply_add_once = jax.jit(layers.multiply_add)
+_multiply_add_once = jax.jit(norms.multiply_add)
 
 
-def fold(params):
-  """BatchNorms as multiply-adds of their averages, for Model(folded=True)."""
+def fold(params: Any) -> Any:
+  """Turns each BatchNorm into a multiply-add, for Model(folded=True)."""
   if 'var' in params:
     return dict(zip(('scale', 'bias'), _multiply_add_once(**params)))
   return {name: fold(child) if isinstance(child, dict) else child
@@ -102,8 +111,8 @@ def fold(params):
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
 
 
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
+def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
+  """Arguments of Model that fit parameters of either layout, or None."""
   theirs = weights.STEM in flat
   flat = to_ours(flat)
   needed = ('stem/kernel', 'block01/depthwise/kernel', 'pre_logits/kernel',
@@ -120,7 +129,7 @@ def recognise(flat):
 
 
 def _width(variant, flat):
-  """The shortest number of those that make these channels."""
+  """The width, of those that make these channels the shortest to write."""
   features = flat['pre_logits/kernel'].shape[-1]
   channels = [np.shape(flat.get(f'block{i + 1:02d}/{part}/kernel'))[-1:]
               for i in range(weights.depth(flat))
@@ -137,13 +146,14 @@ def _width(variant, flat):
   return next(filter(fits, widths), near)
 
 
-def at_size(flat, size=None):
+def at_size(flat: dict[str, Any], size: int | None = None
+            ) -> tuple[dict[str, Any], int]:
   """(flat, size): the parameters fit images of any size."""
   return flat, size or 64
 
 
 class Conv(nn.Module):
-  """Convolution without bias, norm, activation."""
+  """A convolution without bias, a norm, an activation."""
   norm: Callable
   train: bool
   features: int
@@ -154,7 +164,7 @@ class Conv(nn.Module):
   same: bool = False  # Padded as TensorFlow does, see layers.conv.
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
     shape = (self.size, self.size, 1 if self.depthwise else x.shape[-1],
              self.features)
     kernel = self.param('kernel', initial.lecun_normal, shape)
@@ -167,7 +177,7 @@ class Squeeze(nn.Module):
   """Squeeze and excite: scales channels by a function of their means."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Map:
     c = x.shape[-1]
     y = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
     y = nn.relu(dense(make_divisible(c // 4), name='reduce')(y))
@@ -176,12 +186,12 @@ class Squeeze(nn.Module):
 
 
 class Block(nn.Module):
-  """Inverted bottleneck, whose ends are narrow and linear."""
+  """Inverted bottleneck: its ends are narrow and linear."""
   conv: Callable
   row: Row
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
     size, mid, out, squeeze, act, stride = self.row
     c, y = x.shape[-1], x
     if mid != c:
@@ -194,15 +204,17 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+  """Maps images [b, h, w, 3] in [-1, 1] to (logits [b, c], intermediates).
 
-  `out` names the intermediates: 'stem', 'block01'..., 'top', 'pre_logits'
-  [b, f] and 'logits'. `variant` is large or small, `norm` is gn or bn; for the
-  latter see layers.BatchNorm. `dtype` is the precision of activations and of
-  the kernels that meet them; parameters and moments stay float32. `mean` and
-  `std` are what the weights want of pixels in [0, 1] (layers.normalize). With
-  `folded`, parameters are those that `fold` returns. With `remat`, the backward
-  pass computes each block anew from its input: same values, less memory.
+  `variant` is large or small; `norm` is gn or bn (see norms.BatchNorm).
+
+  Intermediates are 'stem', 'block01' and so on and 'top', [b, h, w, f],
+  'pre_logits' [b, f] and 'logits'. `dtype` is the precision of activations and
+  of the kernels that meet them; parameters, moments and logits are float32.
+  `mean` and `std` are those that the weights want of pixels in [0, 1] (see
+  layers.normalize). With `folded`, parameters are those that `fold` returns.
+  With `remat`, the backward pass computes each block again from its input: the
+  same values, in less memory and more time.
   """
   num_classes: int
   variant: str = 'large'
@@ -215,7 +227,8 @@ class Model(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, images, train=False):
+  def __call__(self, images: layers.Images, train: bool = False
+               ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
     registry.check('norm of MobileNetV3', self.norm, NORMS)
     rows, features = plan(self.variant, self.width)
     conv = functools.partial(Conv, NORMS[self.norm][self.folded], train)

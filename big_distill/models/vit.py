@@ -1,25 +1,29 @@
 """Vision Transformer: patches as words, positions added, attention between.
 
-The function is that of big_vision's ViT (Beyer, Zhai, Kolesnikov, 2022, arXiv
-2205.01580), of which the original (Dosovitskiy et al., 2021, arXiv 2010.11929)
-is the one with pool='tok'; parameter names and shapes are those of big_vision's
-npz files, so a checkpoint is its own parameter tree.
-
-Learned positions belong to a grid of patches, thus to a size of images: a model
-is made at a size, and weights/vit.py carries a checkpoint over to another.
-There is neither dropout nor stochastic depth.
+It computes the function of big_vision's ViT (Beyer, Zhai, Kolesnikov, 2022,
+arXiv 2205.01580); with pool='tok' that of the original (Dosovitskiy et al.,
+2021, arXiv 2010.11929). Names and shapes of parameters are those of
+big_vision's npz files, which load as they are. Learned positions belong to a
+grid of patches and so to one size of images; `at_size` resizes them. There is
+neither dropout nor stochastic depth.
 """
 
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Float32
 import numpy as np
 
 from big_distill import registry
 from big_distill.ops import initial
 from big_distill.ops import layers
 from big_distill.weights import vit as weights
+
+AnyArray = Array | np.ndarray
+Tokens = Float[Array, 'b n f']
 
 
 class Shape(NamedTuple):
@@ -46,8 +50,12 @@ POSEMBS = ('learn', 'sincos2d')
 LN_EPS = 1e-6  # Flax's default, which both releases rely on; PyTorch: 1e-5.
 
 
-def decode(variant, **numbers):
-  """('S/16', numbers of a Shape, None: the variant's) -> (Shape, patch)."""
+def decode(variant: str, **numbers: int | None) -> tuple[Shape, int]:
+  """The (Shape, side of a patch) of a variant such as 'S/16'.
+
+  `numbers` replace the variant's, unless they are None. Raises ValueError for
+  an unknown variant and for numbers that make no ViT.
+  """
   name, _, patch = variant.partition('/')
   registry.check('ViT', name, VARIANTS)
   if not patch.isdecimal() or not int(patch):
@@ -61,8 +69,8 @@ def decode(variant, **numbers):
   return shape, int(patch)
 
 
-def fold(params):
-  """A ViT has no constants to fold: its parameters as they are."""
+def fold(params: Any) -> Any:
+  """Returns the parameters: a ViT has no constants to fold."""
   return params
 
 
@@ -70,8 +78,8 @@ LAYOUTS, PUBLISHED = weights.LAYOUTS, weights.PUBLISHED
 to_ours, at_size = weights.to_ours, weights.at_size
 
 
-def recognise(flat):
-  """Arguments of Model that fit these names of either layout, or None."""
+def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
+  """Arguments of Model that fit parameters of either layout, or None."""
   flat = to_ours(flat)
   block = 'Transformer/encoderblock_0/'
   patch, query, mlp, head, rep = (np.shape(flat.get(name, 0.)) for name in (
@@ -82,7 +90,7 @@ def recognise(flat):
   blocks = {name.split('/')[1] for name in flat
             if name.startswith('Transformer/encoderblock_')}
   shape = Shape(patch[-1], len(blocks), query[1], mlp[-1])
-  # Numbers that no name has are given, and mu then carries only the patch.
+  # If no variant has these numbers, they are given beside the name of any.
   named = [name for name, known in VARIANTS.items() if known == shape]
   pool = ('tok' if 'cls' in flat else
           'map' if 'MAPHead_0/probe' in flat else 'gap')
@@ -93,8 +101,8 @@ def recognise(flat):
       rep_size=rep[-1] if rep else 0)
 
 
-def sincos2d(h, w, width):
-  """Fixed positions of a grid, as in MoCo v3: float32 [1, h w, width]."""
+def sincos2d(h: int, w: int, width: int) -> Float32[np.ndarray, '1 n width']:
+  """Fixed positions of an h x w grid, as in MoCo v3."""
   if width % 4:
     raise ValueError("posemb='sincos2d' needs a width that is a multiple of 4, "
                      f'not {width}.')
@@ -104,41 +112,43 @@ def sincos2d(h, w, width):
   return np.float32(np.concatenate(waves, axis=1))[None]
 
 
-def layer_norm(name, dtype):
+def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
+  """LayerNorm with this module's epsilon."""
   # The moments are float32 in any dtype; the fast variance would cancel.
   return nn.LayerNorm(LN_EPS, dtype, use_fast_variance=False, name=name)
 
 
-def attention(heads, dtype):
+def attention(heads: int, dtype: Any) -> nn.MultiHeadDotProductAttention:
+  """Attention under the name that big_vision's files have."""
   return nn.MultiHeadDotProductAttention(
       heads, dtype, kernel_init=initial.xavier_uniform,
       force_fp32_for_softmax=True, name='MultiHeadDotProductAttention_0')
 
 
 class MLP(nn.Module):
-  """Two dense layers of which the first is wider. [b, n, f] -> same."""
+  """Two dense layers with a GELU between them."""
   features: int
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Tokens) -> Tokens:
     def dense(name, features):
       return nn.Dense(features, dtype=self.dtype, name=name,
                       kernel_init=initial.xavier_uniform,
                       bias_init=initial.normal(1e-6))
 
-    # By tanh, not by erf: timm and torchvision compute the latter.
+    # GELU's approximation by tanh; timm and torchvision compute it by erf.
     y = nn.gelu(dense('Dense_0', self.features)(x), approximate=True)
     return dense('Dense_1', x.shape[-1])(y)
 
 
 class EncoderBlock(nn.Module):
-  """Tokens look at each other, then each at itself. [b, n, f] -> same."""
+  """Attention between tokens, then an MLP on each, both residual."""
   shape: Shape
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Tokens) -> Tokens:
     y = layer_norm('LayerNorm_0', self.dtype)(x)
     x = x + attention(self.shape.heads, self.dtype)(y, y)
     y = layer_norm('LayerNorm_1', self.dtype)(x)
@@ -146,13 +156,13 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Blocks, each of whose results is named, and a last norm."""
+  """Blocks and a last norm; returns the result and each block's by name."""
   shape: Shape
   dtype: Any
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Tokens) -> tuple[Tokens, dict[str, Array]]:
     out, block = {}, nn.remat(EncoderBlock) if self.remat else EncoderBlock
     for i in range(self.shape.depth):
       name = f'encoderblock_{i}'
@@ -162,12 +172,12 @@ class Encoder(nn.Module):
 
 
 class MAPHead(nn.Module):
-  """A learned probe looks at all tokens. [b, n, f] -> [b, f]."""
+  """Pools tokens by the attention of a learned probe."""
   shape: Shape
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Tokens) -> Float[Array, 'b f']:
     b, _, f = x.shape
     probe = self.param('probe', initial.xavier_uniform, (1, 1, f))
     probe = jnp.broadcast_to(probe.astype(x.dtype), (b, 1, f))
@@ -178,18 +188,19 @@ class MAPHead(nn.Module):
 
 
 class Model(nn.Module):
-  """Images [b, h, w, 3] in [-1, 1] -> (float32 logits [b, c], out).
+  """Maps images [b, h, w, 3] in [-1, 1] to (logits [b, c], intermediates).
 
   `variant` is a row of VARIANTS and the side of a patch; `width`, `depth`,
   `heads` and `mlp`, where given, replace the row's. `rep_size` is the width of
-  a tanh layer before the head, if there is one.
+  a tanh layer before the head, 0 for none.
 
-  `out` names the intermediates: 'stem' [b, h, w, f], 'encoderblock_0'...,
-  'encoder_norm' [b, n, f], 'pre_logits' [b, f] and 'logits'. `dtype` is the
+  Intermediates are 'stem' [b, h, w, f], 'encoderblock_0' and so on and
+  'encoder_norm', [b, n, f], 'pre_logits' [b, f] and 'logits'. `dtype` is the
   precision of activations and of the kernels that meet them; parameters,
-  moments, softmax and the head stay float32. `mean` and `std` are what the
-  weights want of pixels in [0, 1] (layers.normalize). With `remat`, the backward pass
-  computes each block anew from its input: same values, less memory, more time.
+  moments, softmax and logits are float32. `mean` and `std` are those that the
+  weights want of pixels in [0, 1] (see layers.normalize). With `remat`, the
+  backward pass computes each block again from its input: the same values, in
+  less memory and more time.
   """
   num_classes: int
   variant: str = 'S/16'
@@ -207,8 +218,9 @@ class Model(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, images, train=False):
-    del train  # Nothing here tells training from evaluation.
+  def __call__(self, images: layers.Images, train: bool = False
+               ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
+    del train  # The same in training and evaluation.
     registry.check('pool', self.pool, POOLS)
     registry.check('posemb', self.posemb, POSEMBS)
     shape, patch = decode(self.variant, width=self.width, depth=self.depth,
@@ -242,8 +254,8 @@ class Model(nn.Module):
     logits = head(x)
     return logits, dict(stem=stem, **out, pre_logits=x, logits=logits)
 
-  def positions(self, h, w, f):
-    """What is added to the tokens of a grid: float32 [1, h w, f]."""
+  def positions(self, h: int, w: int, f: int) -> Float32[AnyArray, '1 n {f}']:
+    """Vectors that are added to the tokens of an h x w grid."""
     if self.posemb == 'sincos2d':
       return jnp.asarray(sincos2d(h, w, f))
     if self.has_variable('params', 'pos_embedding'):

@@ -1,19 +1,30 @@
-"""3x3 convolutions and their gradients by a quarter of the products, for CPUs.
+"""3x3 convolutions and their gradients with a quarter of the products, for CPUs.
 
-Winograd's minimal filtering F(4x4, 3x3), as Lavin and Gray (2015, arXiv
-1509.09308, section 4.1) have it for whole layers: a tile of 6x6 pixels makes
-4x4 pixels of output, with 36 products per pair of channels in place of 144,
+This is Winograd's minimal filtering F(4x4, 3x3), applied to whole layers as in
+Lavin and Gray (2015, arXiv 1509.09308, section 4.1). A tile of 6x6 pixels makes
+4x4 pixels of output, with 36 products per pair of channels in place of 144:
 
   y = A' [(G k G') * (B' x B)] A
 
-The gradient of the kernel is the transpose of that, G' [(B' x B) * (A g A')] G,
-summed over tiles; the gradient of x is a convolution of g with the kernel turned
-around. In float32 results are within 1e-5 of the largest one.
+The gradient with respect to the kernel is the transpose, summed over tiles,
+
+  G' [(B' x B) * (A g A')] G
+
+and the gradient with respect to x is a convolution of g with the kernel turned
+around. Errors in float32 are below 1e-5 of the largest result.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
 import numpy as np
+
+AnyArray = Array | np.ndarray
+Map = Float[AnyArray, 'b h w c']
+Kernel = Float[AnyArray, '3 3 c d']
 
 B = np.asarray([
     [4, 0, -5, 0, 1, 0],
@@ -34,24 +45,25 @@ A = np.asarray([
     [0, 1, -1, 2, -2, 0],
     [0, 1, 1, 4, 4, 0],
     [0, 1, -1, 8, -8, 1]]).T
-STRIDE = 4  # Of tiles: they make as many rows and columns of output.
+STRIDE = 4  # Between tiles: rows and columns of output that a tile makes.
 
-# Measured on x86 with AVX-512: fewer channels do not pay for the sums before
-# and after the products.
+# With fewer channels, the sums before and after the products cost more than the
+# products saved; measured on x86 with AVX-512.
 CHANNELS = 64
 
 
-def pays(x, kernel):
-  """Whether `conv` is for these: [b, h, w, c] and [k, k, c, d], stride 1."""
+def pays(x: Map, kernel: Float[AnyArray, 'k k c d']) -> bool:
+  """Whether `conv` takes these, and is faster than XLA's at stride 1."""
   return (kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= CHANNELS
           and x.dtype == jnp.float32)
 
 
 @jax.custom_vjp
-def conv(x, kernel):
-  """layers.conv of a 3x3 kernel at stride 1; some of it as XLA has it.
+def conv(x: Map, kernel: Kernel) -> Float[Array, 'b h w d']:
+  """Computes layers.conv with a 3x3 kernel at stride 1.
 
-  Where tiles are fewer than channels, most of the work would be the kernel's.
+  Where tiles are fewer than channels, transforming the kernel would be most of
+  the work, so XLA's convolution is taken.
   """
   if _few(_tiles(x), kernel):
     return _general(x, kernel)
@@ -79,7 +91,7 @@ conv.defvjp(_forward, _backward)
 
 
 def _gradient(x, kernel, g):
-  """Of the kernel."""
+  """Gradient with respect to the kernel, [3, 3, c, d]."""
   if _few(STRIDE * _tiles(x), kernel):
     return jax.linear_transpose(
         lambda kernel: _general(x, kernel), kernel)(g)[0]
@@ -101,8 +113,7 @@ def _tiles(x):
 def _few(tiles, kernel):
   """Whether tiles are fewer than channels.
 
-  Where the batch is a symbol, as in an exported function, nobody knows, and the
-  answer is yes.
+  Yes, too, where the size of the batch is a symbol, as in exported functions.
   """
   return not isinstance(tiles, int) or tiles < max(kernel.shape[2:])
 
@@ -110,7 +121,7 @@ def _few(tiles, kernel):
 def _parts(x, matrix, before):
   """matrix @ tile @ matrix.T of all tiles: [b, h, w, c] -> [36, tiles, c].
 
-  The first tile begins so many pixels `before` the image.
+  The first tile begins `before` pixels before the image.
   """
   size = matrix.shape[1]
   counts = [-(-n // STRIDE) for n in x.shape[1:3]]
@@ -127,12 +138,12 @@ def _parts(x, matrix, before):
 
 
 def _both(matrix, x):
-  """matrix @ x @ matrix.T over the first two axes."""
+  """matrix @ x @ matrix.T, x being [6 or 3, 6 or 3, ...]."""
   rows = jnp.stack(_sums(matrix, list(x)))
   return jnp.stack(_sums(matrix, list(rows.swapaxes(0, 1))), axis=1)
 
 
-def _sums(matrix, terms):
-  """matrix @ terms, without what is zero."""
+def _sums(matrix: np.ndarray, terms: Sequence[Array]) -> list[Array]:
+  """matrix @ terms, leaving out products with zero."""
   return [sum(float(weight) * term for weight, term in zip(row, terms)
               if weight) for row in matrix]
