@@ -55,10 +55,7 @@ def _adam(nu, square, b2, t):
 GRAFTS = {  # (nu, g^2, b2, t) -> the next nu, v of U = M / (sqrt(v) + eps).
     'none': None,  # D as it is; U = M.
     'sgd': None,  # U = M.
-    'adagrad': _adagrad,
-    'rmsprop': _rmsprop,
-    'adam': _adam,
-}
+    'adagrad': _adagrad, 'rmsprop': _rmsprop, 'adam': _adam}
 
 
 class ShampooState(NamedTuple):
@@ -112,14 +109,13 @@ def scale_by_shampoo(
   root_every: most steps from one computation of a root to its next.
   stats_every: steps from one update of all statistics to the next.
   graft_normalized: the graft sees each tensor's gradient at norm 1.
-
-  Raises ValueError for a name that there is not, and for whole numbers below 1.
+  Raises ValueError for a name that there is not or a whole number below 1.
   """
   registry.check('root', root, roots.ROOTS)
   registry.check('graft', graft, GRAFTS)
-  for name, value in dict(block_size=block_size, root_every=root_every,
-                          stats_every=stats_every, exponent=exponent or 1,
-                          ).items():
+  whole = dict(block_size=block_size, root_every=root_every,
+               stats_every=stats_every, exponent=exponent or 1)
+  for name, value in whole.items():
     bounds.check(name, value, least=1, whole=True)
   if start_step < root_every - 1:
     raise ValueError(
@@ -210,10 +206,7 @@ def _learn(stats, piles, b2):
 
 
 def _refresh(turn, old, stats, weight, root):
-  """(roots of one pile, how many failed): those that are due are recomputed.
-
-  Where that fails, the old root stays.
-  """
+  """(roots of one pile, recomputed where due and good, how many failed)."""
   before = [turn.take(h) for h in old]
 
   def compute():
