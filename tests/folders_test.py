@@ -63,6 +63,14 @@ def test_validation_has_many_names(tmp_path, name):
     assert contents(load(tmp_path, asked), tmp_path) == {f'{name}/b/3.jpg': 'b'}
 
 
+def test_two_folders_of_one_usual_name_are_told_apart(tmp_path, caplog):
+  fill(tmp_path, ['train/1.jpg', 'val/2.jpg', 'Valid/3.jpg'])
+  with pytest.raises(ValueError, match='may be each of Valid, val'):
+    load(tmp_path, 'validation')
+  assert set(contents(load(tmp_path, 'valid'), tmp_path)) == {'Valid/3.jpg'}
+  assert 'Valid, val are not read together' in caplog.text
+
+
 def test_a_split_alone_is_no_class(tmp_path):
   fill(tmp_path, ['val/a/1.jpg', 'val/b/2.jpg'])
   with pytest.raises(ValueError, match="no split 'train'; its splits are val"):

@@ -146,9 +146,9 @@ def decode_reduced(encoded: tf.Tensor, frames: Sequence[tf.Tensor],
 
   A pixel that libjpeg decodes at 1/2 is the mean of 2 x 2, to within 1 to 3
   grey levels on average, and so on. Edges of boxes move to whole pixels of the
-  small image, by less than a pixel of a view. tf.raw_ops.ScaleAndTranslate would
-  leave them in place, but takes four times as long as tf.image.resize, which is
-  more than decoding at a smaller scale saves.
+  small image, by less than a pixel of a view. tf.raw_ops.ScaleAndTranslate
+  would leave them in place, but takes four times as long as tf.image.resize,
+  which is more than decoding at a smaller scale saves.
   """
   shape = tf.image.extract_jpeg_shape(encoded)
   room = tf.reduce_min([tf.reduce_min(frame[2:]) // size

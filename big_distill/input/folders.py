@@ -94,6 +94,12 @@ def _named(place):
 def _named_splits(title, place):
   """Folders called as splits are, and those beside them, by their names."""
   splits = _named(place)
+  twins = [name for name in splits
+           if sum(listings.usual(name) == listings.usual(each)
+                  for each in splits) > 1]
+  if twins:
+    logging.warning('%s: %s are not read together; each is a split by its own '
+                    'name.', title, ', '.join(twins))
   others = [name for name in files.folders(place) if name not in splits
             and files.holds_images(os.path.join(place, name))]
   if others:

@@ -1,7 +1,7 @@
 """Images as a viewer shows them: upright, on white, the first frame, in RGB.
 
 TensorFlow decodes JPEGs, Pillow everything else: TensorFlow reads no WebP,
-takes a BMP's indices into its palette for shades of grey, and shows colours hidden
+takes a BMP's indices into its palette for shades of grey, and shows the colours
 behind transparency. Both ignore colour profiles. Formats are told by content,
 whatever a file is called; docs/images.md has a table of them.
 """

@@ -53,12 +53,18 @@ def usual(name: str) -> str | None:
 
 
 def resolve(name: str, known: Iterable[str]) -> str | None:
-  """The known split that is asked for by its own or a usual name, or None."""
+  """The known split that is asked for by its own or a usual name, or None.
+
+  Raises ValueError if several have that usual name.
+  """
   known = list(known)
   for equal in (lambda each: each == name,
                 lambda each: each.casefold() == name.casefold(),
                 lambda each: usual(each) and usual(each) == usual(name)):
     found = [each for each in known if equal(each)]
+    if len(found) > 1:
+      raise ValueError(f'The split {name!r} may be each of {", ".join(found)}: '
+                       'ask for one by its own name.')
     if found:
       return found[0]
   return None
