@@ -20,8 +20,11 @@ from jax._src import distributed
 
 START = 300  # Seconds within which all hosts have to join.
 GONE = 30  # Seconds without a sign of life after which a host counts as dead.
-GRACE = 3  # Seconds that a host which leaves gives the others to hear of it.
+GRACE = 3  # Seconds that the coordinator gives the others to hear of it.
 _LEFT = 'big_distill/left'
+_APART = (f'The hosts did not come together within {START} s. Start the same '
+          'command on all of them; where JAX detects no TPU pod, SLURM or Open '
+          'MPI, with --coordinator=HOST:PORT --processes=N --process=K.')
 
 
 @contextlib.contextmanager
@@ -45,8 +48,10 @@ def joined(coordinator: str | None = None, processes: int | None = None,
     else:
       traceback.print_exc()
     done.set()
-    _tell(f'{type(error).__name__}: {error}')
-    os._exit(1)  # JAX would wait for the others, who wait for this host.
+    with contextlib.suppress(Exception):  # The coordinator may be gone.
+      distributed.global_state.client.key_value_set(
+          _LEFT, f'{_me()} left: {error}')
+    _end()
   # A thread that waits inside JAX would abort Python's exit.
   done.set()
   listener.join()
@@ -63,16 +68,23 @@ def _initialize(coordinator, processes, process):
     if not 0 <= process < processes:
       raise ValueError(f'--process={process}: with --processes={processes} they '
                        f'are numbered from 0 to {processes - 1}.')
+  def give_up():
+    print(f'Error: {_APART}', file=sys.stderr, flush=True)
+    os._exit(1)
+
+  # What JAX does after its own, longer time is a stack trace and an abort.
+  timer = threading.Timer(START, give_up)
+  timer.start()
   try:
     jax.distributed.initialize(
-        *given, initialization_timeout=START, heartbeat_timeout_seconds=GONE,
+        *given, initialization_timeout=START + 60,
+        heartbeat_timeout_seconds=GONE,
         cluster_detection_method='deactivate' if coordinator else None)
   except Exception as error:  # jaxlib raises kinds of its own.
-    raise ValueError(
-        'The hosts did not come together: '
-        f'{str(error).strip().splitlines()[0]} Start the same command on all '
-        f'within {START} s; where JAX detects no TPU pod, SLURM or Open MPI, '
-        'with --coordinator=HOST:PORT --processes=N --process=K.') from error
+    line = str(error).strip().splitlines()[0]
+    raise ValueError(f'{_APART} JAX says: {line}') from error
+  finally:
+    timer.cancel()
 
 
 def _me():
@@ -80,11 +92,12 @@ def _me():
           f'({socket.gethostname()})')
 
 
-def _tell(why):
-  """Tells the other hosts that this one leaves, and why."""
-  with contextlib.suppress(Exception):  # The coordinator may be gone.
-    distributed.global_state.client.key_value_set(_LEFT, f'{_me()} left: {why}')
-    time.sleep(GRACE)
+def _end():
+  """Ends this program: the main thread may wait for another host, for ever."""
+  sys.stderr.flush()
+  if distributed.global_state.process_id == 0:
+    time.sleep(GRACE)  # The others hear of it through this program.
+  os._exit(1)
 
 
 def _listen(done):
@@ -98,5 +111,4 @@ def _listen(done):
       continue
     if not done.is_set():
       logging.error('%s This host leaves too.', said)
-      sys.stderr.flush()
-      os._exit(1)  # The main thread may wait for the other host, for ever.
+      _end()

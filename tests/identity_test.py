@@ -191,6 +191,6 @@ def test_most_of_a_config_decides_results(name):
   assert {'seed', 'batch_size', 'optim.lr', 'optim.name', 'loss.t',
           'data.name', 'data.split', 'student.size'} <= kept.keys()
   gone = {key.split('.')[0] for key in runs.flat(config).keys() - kept.keys()}
-  assert gone <= {'log_percent', 'log_steps', 'evals', 'checkpoints', 'data',
+  assert gone <= {'answers', 'log_percent', 'log_steps', 'evals', 'checkpoints', 'data',
                   'steps_per_call', 'layout', 'total_epochs', 'total_steps',
                   'total_examples'}
