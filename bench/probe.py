@@ -6,6 +6,9 @@
 Softmax regression on pooled features of `train[:2048]`, each photograph seen
 whole, centrally and in three random crops, so that the head has met what
 students will ask about. Its decay is chosen on `train[2048:]`.
+
+Measured (commit 749c7ed): 86.0 % of `train[2048:]` and 82.1 % of `test[:3000]`
+with a decay of 0.01; 85.1, 85.3 and 85.3 % of the former with 0.0003, 0.001, 0.003.
 """
 
 from absl import flags
@@ -27,7 +30,7 @@ from configs import study as config
 TWIN = config.TWINS['caltech101']
 TRAIN = 'train[:2048]'  # Of which students see the first half.
 SHOWN = ('central', 'squash', *('inception#probe',) * 3)
-DECAYS = (3e-4, 1e-3, 3e-3, 1e-2)
+DECAYS = (1e-3, 3e-3, 1e-2, 3e-2)
 STEPS, BATCH, RATE = 600, 1024, 3e-3
 
 
