@@ -22,6 +22,7 @@ class Noise:
   def load(self, resident=False, **options):
     del options  # Which images these would be makes no difference.
     return types.SimpleNamespace(title='noise', num_examples=10**6,
+                                 fingerprint='noise',
                                  classes=self.classes, resident=resident)
 
   def hold(self, source):
