@@ -33,12 +33,13 @@ COMPUTING = ('dtype', 'folded', 'remat', 'parent', 'name')
 class Card:
   """What a model is.
 
-  family, arguments: big_distill.models.FAMILY's Model(**arguments).
-  size, view, fraction: evaluate on this view, at so many pixels, of this share
-    of a side (see views.py); size None: any.
-  classes: names, in the order of logits; empty where they are not known.
-  mean, std: the weights want (pixels - mean) / std, of pixels in [0, 1], RGB.
-  trained_by: whatever made the weights, in values that JSON can hold.
+  family, arguments: the model is models/FAMILY.py's Model(**arguments).
+  size: pixels a side of the images it is made for; None: any.
+  view, fraction: how images are cropped for its evaluation, see views.py.
+  classes: names in the order of logits; empty if they are not known.
+  mean, std: the weights want (pixels - mean) / std of pixels in [0, 1], for red,
+    green and blue.
+  trained_by: what made the weights, in values that JSON can hold.
   """
   family: str
   arguments: Mapping[str, Any]
@@ -53,7 +54,7 @@ class Card:
   def __post_init__(self):
     for name in ('arguments', 'trained_by'):
       object.__setattr__(self, name, _plain(name, getattr(self, name)))
-    # JSON knows lists alone; models and equality want tuples.
+    # JSON has lists alone; models have tuples.
     object.__setattr__(self, 'arguments', {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in self.arguments.items()})
@@ -78,7 +79,7 @@ class Card:
 
 
 def of(model: nn.Module, **rest: Any) -> Card:
-  """The card of a model; `rest` are fields that a model does not know."""
+  """The card of a model. `rest` are the fields that a model cannot tell."""
   fields = {field.name: getattr(model, field.name)
             for field in dataclasses.fields(model)
             if field.name not in COMPUTING}

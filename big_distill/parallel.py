@@ -5,6 +5,7 @@ axis; batches are split along it. A function given to `pmap` sees neither.
 """
 
 import collections
+import contextlib
 import functools
 import itertools
 
@@ -68,6 +69,14 @@ def spread(function, *stacks):
   mine = jnp.minimum(mine, n - 1)
   parts = function(*(x[mine] for x in stacks))
   return jax.tree.map(lambda x: x[:n], gather(parts))
+
+
+def on_host():
+  """A context in which the CPU computes, for which XLA compiles fast."""
+  try:
+    return jax.default_device(jax.local_devices(backend='cpu')[0])
+  except RuntimeError:  # JAX_PLATFORMS leaves it out.
+    return contextlib.nullcontext()
 
 
 @functools.cache

@@ -1,4 +1,8 @@
-"""Parameter trees by name: npz files, merging, and what does not match."""
+"""Trees of parameters by name: npz files, merging, mismatches, checksums.
+
+A tree is nested dicts of arrays, as Flax has it; flat parameters are a dict
+{'block1/unit01/conv1/kernel': array}.
+"""
 
 import hashlib
 import io
@@ -16,36 +20,41 @@ import numpy as np
 
 from big_distill import cards
 
+Flat = dict[str, Any]
+
 END = 22  # Bytes that end a zip archive, before its comment.
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
            (2, 0): np.lib.format.read_array_header_2_0}
-# Weights hardly compress: beyond this an archive is a bomb.
-MANY, SMALL = 100, 1 << 26  # Times as many bytes; bytes that do no harm.
+# Weights hardly compress. An archive that would become more than MANY times its
+# size, and more than SMALL bytes, was made to fill the memory.
+MANY, SMALL = 100, 1 << 26
 DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
-AVERAGES = ('mean', 'var')  # Leaves that follow the data, moved by no gradient.
+AVERAGES = ('mean', 'var')  # Leaves that BatchNorm moves, and no gradient.
 
 
-def flatten(tree):
-  """Nested dict -> {'block1/unit01/conv1/kernel': leaf}."""
+def flatten(tree: Any) -> Flat:
+  """A tree, flat."""
   return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
-def unflatten(flat):
-  """The inverse of flatten."""
+def unflatten(flat: Flat) -> Any:
+  """Flat parameters, as a tree."""
   return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
-def replace(tree, leaves):
-  """The tree, those of its leaves replaced that the other tree has."""
+def replace(tree: Any, leaves: Any) -> Any:
+  """The tree, with leaves replaced by those that the other tree has."""
   if not leaves:
     return tree
   return unflatten({**flatten(tree), **flatten(leaves)})
 
 
-def load_npz(path) -> dict[str, np.ndarray]:
-  """{name: array} of an npz file; bfloat16, which npz forgets, is restored.
+def load_npz(path: Any) -> dict[str, np.ndarray]:
+  """{name: array} of an npz file.
 
-  Raises ValueError, in one line, where the file is missing or damaged.
+  npz files keep bfloat16 as raw bytes, which become bfloat16 again. Raises
+  ValueError where the file is missing or damaged, or would become much larger
+  than it is.
   """
   content = _read(path)
   _comment(path, content)
@@ -86,8 +95,8 @@ def _check_members(archive, size):
                          f'{shape} of {dtype} {wants}')
 
 
-def check_numbers(flat, what) -> None:
-  """Raises ValueError, naming the leaf, unless all are finite floats."""
+def check_numbers(flat: Flat, what: Any) -> None:
+  """Raises ValueError unless all numbers are finite and of a type in DTYPES."""
   for name, leaf in flat.items():
     if leaf.dtype not in DTYPES:
       raise ValueError(f'{what}: {name} is of {leaf.dtype}, but parameters are '
@@ -98,8 +107,11 @@ def check_numbers(flat, what) -> None:
                        f'{name} are NaN or infinite.')
 
 
-def load_card(path) -> cards.Card | None:
-  """The card inside an npz file, or None; reads the end of the file alone."""
+def load_card(path: Any) -> cards.Card | None:
+  """The card in an npz file, None if it has none; reads the file's end alone.
+
+  Raises ValueError where the file is missing or its card damaged.
+  """
   comment = _comment(path, _read(path, END + cards.LIMIT))
   try:
     return cards.from_comment(comment)
@@ -107,8 +119,8 @@ def load_card(path) -> cards.Card | None:
     raise ValueError(f'{path}: {error}') from error
 
 
-def unwrap(flat):
-  """The parameters among what big_vision saves: all, or those below a prefix."""
+def unwrap(flat: Flat) -> Flat:
+  """The parameters in what big_vision saves: all, or those below a prefix."""
   for prefix in ('opt/target/', 'params/'):
     if any(name.startswith(prefix) for name in flat):
       return {name.removeprefix(prefix): leaf for name, leaf in flat.items()
@@ -145,10 +157,11 @@ def _line(error):
   return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
-def save_npz(path, flat, card: cards.Card | None = None) -> None:
-  """Writes {name: array}, and a card beside them; the first host alone does.
+def save_npz(path: Any, flat: Flat, card: cards.Card | None = None) -> None:
+  """Writes {name: array} and a card into an npz file, on the first host.
 
-  It writes to another name first, so that no half file stays.
+  A file of another name is written and then renamed, so that the file is whole
+  at any time.
   """
   if jax.process_index():
     return
@@ -169,12 +182,8 @@ def save_npz(path, flat, card: cards.Card | None = None) -> None:
     raise
 
 
-def checksum(flat) -> str:
-  """16 hexadecimal digits of names, dtypes, shapes and values of {name: array}.
-
-  Independent of order. Of the parameters that a file holds, before they are
-  folded, it identifies a model whatever program runs it.
-  """
+def checksum(flat: Flat) -> str:
+  """16 hexadecimal digits of names, dtypes, shapes and values, in any order."""
   digest = hashlib.sha256()
   for name, leaf in sorted(flat.items()):
     leaf = np.asarray(jax.device_get(leaf))
@@ -183,7 +192,7 @@ def checksum(flat) -> str:
   return digest.hexdigest()[:16]
 
 
-def identity(path) -> str:
+def identity(path: Any) -> str:
   """16 hexadecimal digits of what an npz file holds, and of its card.
 
   They come from the names, sizes and CRC-32 that a zip archive lists at its
@@ -205,10 +214,11 @@ def identity(path) -> str:
   return digest.hexdigest()[:16]
 
 
-def mismatches(given, wanted):
-  """Lines '- name shape' (unexpected), '+' (missing), '!' (of other shape).
+def mismatches(given: Flat, wanted: Flat) -> list[str]:
+  """A line for each difference in names and shapes.
 
-  Both are flat; what has a `shape` is a leaf.
+  '- name shape' is unexpected, '+ name shape' missing, '! name shape' of another
+  shape. A leaf is anything that has a `shape`.
   """
   lines = []
   for name in sorted(given.keys() | wanted.keys()):
@@ -223,17 +233,17 @@ def mismatches(given, wanted):
   return lines
 
 
-def check_match(given, wanted, what):
+def check_match(given: Flat, wanted: Flat, what: str) -> None:
   """Raises ValueError listing every mismatch of two flat trees by name."""
   if lines := mismatches(given, wanted):
     raise ValueError(f'{what} does not fit the model:\n  ' + '\n  '.join(lines))
 
 
-def is_average(name):
-  """Whether 'stem/norm/mean' names a running average, as BatchNorm keeps."""
+def is_average(name: str) -> bool:
+  """Whether a name, such as 'stem/norm/mean', is of BatchNorm's averages."""
   return name.split('/')[-1] in AVERAGES
 
 
-def overview(tree):
+def overview(tree: Any) -> str:
   """A table of names, shapes, sizes and moments."""
   return parameter_overview.get_parameter_overview(tree)

@@ -1,31 +1,31 @@
-"""Models from checkpoints, and students to checkpoints.
+"""Makes models, loads them from checkpoints and saves them.
 
 A family of models is a file in models/, which has what contracts.Family says;
-nothing else names it. Where others have published weights of a family, a file
-of the same name in weights/ speaks their layouts.
+no other module names one. Where others have published weights of a family, a
+file of the same name in weights/ translates their layouts.
 """
 
-import contextlib
-import functools
+from collections.abc import Callable, Mapping
 import pkgutil
-from unittest import mock
-import zlib
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from big_distill import bounds
 from big_distill import cards
 from big_distill import contracts
 from big_distill import models
+from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import registry
 from big_distill import torch_files
+from big_distill.ops import initial
 
-CONSTANTS = {nn.initializers.zeros: 0, nn.initializers.ones: 1}
-HEADS = ('keep', 'drop', 'reshape')
+Made = tuple[nn.Module, Any]  # A model, and its parameters as numpy arrays.
+
+HEADS = ('keep', 'drop', 'reshape')  # What becomes of the head of a checkpoint.
 
 
 def _families() -> dict[str, contracts.Family]:
@@ -33,73 +33,39 @@ def _families() -> dict[str, contracts.Family]:
   return {name: registry.load('models', name) for name in names}
 
 
-def build(family='', **kwargs):
-  """A model: build(family='bit', num_classes=10, depth=50).
+def build(family: str = '', **kwargs: Any) -> nn.Module:
+  """A model without parameters: build('bit', num_classes=10, depth=50).
 
-  Raises ValueError for an option that the family lacks, a width that is not
-  above 0 and a number of classes that is not a whole number from 1. Of either,
-  None is the family's own.
+  Raises ValueError for an unknown family, for an option that the family lacks,
+  for a width that is not above 0 and for a number of classes that is not a
+  whole number from 1. A width of None is the variant's.
   """
   if not family:
     raise ValueError('A model has a family: set family to one of '
                      f'{", ".join(_families())}.')
-  for name, bound in (('width', dict(above=0)),
-                      ('num_classes', dict(least=1, whole=True))):
-    if kwargs.get(name) is not None:
-      bounds.check(name, kwargs[name], **bound)
+  if kwargs.get('width') is not None:
+    bounds.check('width', kwargs['width'], above=0)
+  if kwargs.get('num_classes') is not None:
+    bounds.check('num_classes', kwargs['num_classes'], least=1, whole=True)
   return registry.bind(registry.load('models', family).Model, **kwargs)()
 
 
-def create(*, size, seed=0, **kwargs):
-  """(model, params): a model with initial values, as numpy arrays.
+def create(*, size: int, seed: int = 0, **kwargs: Any) -> Made:
+  """A model of `build` for images of a size, with initial values.
 
-  Raises ValueError for a size that is not a whole number of pixels, and as build.
-
-  A value depends on the seed and on the parameter's name. Nothing is compiled
-  for the initializers of ops/initial.py, nor for zeros and ones.
+  They depend on the seed and on the names of parameters alone. Raises
+  ValueError for a size that is not a whole number of pixels, and as `build`.
   """
   bounds.check('size', size, least=1, whole=True)
   model = build(**kwargs)
-  inits = {}
-
-  def param(self, name, init, *args, **kwargs):
-    inits['/'.join((*self.path, name))] = functools.partial(
-        _initial, seed, init, args)
-    return original(self, name, init, *args, **kwargs)
-
-  # Flax tells no one else which parameter has which initializer.
-  original = nn.Module.param
-  with mock.patch.object(nn.Module, 'param', param):
-    shapes = _shapes(model, size)
-  with _on_host():
-    return model, params_lib.unflatten(
-        {name: inits[name](name) for name in shapes})
+  return model, initial.draw(model, _image(size), seed)
 
 
-def _initial(seed, init, args, name):
-  if init in CONSTANTS:
-    return np.full(args[0], CONSTANTS[init], np.float32)
-  stream = np.random.SFC64([seed % 2**64, *name.encode()])
-  try:
-    return np.asarray(init(stream, *args))
-  except TypeError:  # An initializer that takes keys of JAX alone.
-    return np.asarray(init(_key(seed, name), *args))
+def path_of(name: Any) -> str:
+  """The file of a published name; anything else is a path already.
 
-
-def _key(seed, name):
-  return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-
-
-def _on_host():
-  """A context whose computations the CPU does, for which XLA compiles fast."""
-  try:
-    return jax.default_device(jax.local_devices(backend='cpu')[0])
-  except RuntimeError:  # JAX_PLATFORMS leaves it out.
-    return contextlib.nullcontext()
-
-
-def path_of(name):
-  """The file behind a published name; anything else is itself a path."""
+  Raises ValueError for what looks like a published name and is none.
+  """
   name = str(name)
   published = {}
   for family in _families().values():
@@ -112,14 +78,18 @@ def path_of(name):
   return name
 
 
-def load(file, size=None):
-  """(model, params) of a checkpoint: what its card says, or else its names.
+def load(file: Any, size: int | None = None) -> Made:
+  """The model of a checkpoint and its parameters.
 
-  `file` is a path, a gs:// address, or a published name, of PUBLISHED in
-  models/; what ends with .pth is a state_dict of PyTorch. Then
-  model.apply({'params': params}, images)[0] gives float32 logits [b, c] for
-  float images [b, h, w, 3] in [-1, 1]. Where parameters depend on the size of
-  images, they are adapted to `size`; without it, they stay as in the file.
+  `file` is a path, an address gs://, or a published name, one of PUBLISHED in
+  models/; a file that ends in .pth is a state_dict of PyTorch. The card in the
+  file says which model it is; without a card, names and shapes of parameters
+  do. model.apply({'params': params}, images)[0] then is float32 logits [b, c] of
+  float images [b, h, w, 3] in [-1, 1]. Parameters that depend on the size of
+  images are adapted to `size`, or stay as they are without it.
+
+  Raises ValueError where the file is missing, damaged or of no known family,
+  where parameters do not fit the model, and where one is not a finite float.
   """
   flat = _flat(file)
   described = card(file, flat)
@@ -131,10 +101,10 @@ def load(file, size=None):
   return model, params_lib.unflatten(ours)
 
 
-def card(file, flat=None) -> cards.Card:
-  """The card of a checkpoint: the one inside, or else made of its names.
+def card(file: Any, flat: dict[str, Any] | None = None) -> cards.Card:
+  """The card in a checkpoint, or one made from the names of its parameters.
 
-  `flat` are its parameters, where the caller has them already.
+  `flat` are the parameters, if they have been read. Raises ValueError as load.
   """
   path = path_of(file)
   if not path.endswith('.pth') and (inside := params_lib.load_card(path)):
@@ -184,41 +154,41 @@ def _flat(file):
                            else params_lib.load_npz(path))
 
 
-def layouts(params):
-  """{name: our flat params -> theirs}, the layouts these can be saved in."""
-  return _layouts(_family_of(params_lib.flatten(params)))
-
-
-def _layouts(family):
+def layouts(params: Any) -> Mapping[str, Callable]:
+  """{name: our flat parameters -> theirs} of layouts these can be saved in."""
+  family = _family_of(params_lib.flatten(params))
   return family.LAYOUTS if family else {'big_vision': dict}
 
 
-def save(file, params, layout='big_vision', card: cards.Card | None = None):
-  """Writes params in a layout that `load` and the field's tools read.
+def save(file: Any, params: Any, layout: str = 'big_vision',
+         card: cards.Card | None = None) -> None:
+  """Writes parameters, and the card of their model, into an npz file.
 
-  The card, of cards.of(model) or card(file), says what the model is. Without
-  one `load` goes by names, which tell neither mean nor std of the input.
+  cards.of(model) makes a card, card(file) reads one. Without one, `load` judges
+  by names, which do not tell the mean and std that the weights want. Raises
+  ValueError for an unknown layout, and for one whose weights commonly want
+  other images than ours, if there is no card.
   """
   flat = params_lib.flatten(params)
-  family = _family_of(flat)
-  known = _layouts(family)
+  family, known = _family_of(flat), layouts(params)
   registry.check('layout', layout, known)
   flat = known[layout](flat)
   if not card and family and 'mean' in family.recognise(flat):
-    raise ValueError(f'Weights in the layout {layout} are taken to want images '
-                     'that are normalised otherwise than to [-1, 1]: say what '
-                     'these want, by card=cards.of(model).')
+    raise ValueError(f'layout={layout} needs a card: without one, its weights '
+                     'are taken to want images of another mean and std. Give '
+                     'card=cards.of(model).')
   params_lib.save_npz(file, flat, card)
 
 
-def student(section, size, num_classes=None, seed=0):
-  """(model, params) of a section of a config: random, or begun from a file.
+def student(section: Mapping[str, Any], size: int,
+            num_classes: int | None = None, seed: int = 0) -> Made:
+  """The model that config.student describes, from a file or with random values.
 
   `section` has the arguments of `build`. With `init`, a checkpoint, it needs
   none of them: the file tells them all, mean and std of its input included,
-  and those given must fit it. `head` says what becomes of the file's head
-  (see init_from); a new head is for `num_classes`, unless the section has its
-  own.
+  and those that are given must agree with it. `head` says what becomes of the
+  file's head (see init_from). A new head has `num_classes`, unless the section
+  says another number. Raises ValueError as create and load.
   """
   section = {**section}
   init, head = section.pop('init', None), section.pop('head', 'keep')
@@ -240,11 +210,12 @@ def student(section, size, num_classes=None, seed=0):
   return model, init_from(params, init, head)
 
 
-def init_from(params, file, head='keep'):
-  """`params`, with the values of a checkpoint of the same architecture.
+def init_from(params: Any, file: Any, head: str = 'keep') -> Any:
+  """The values of a checkpoint, in a tree of the shapes of `params`.
 
-  The head of the checkpoint is kept, which wants equal classes; dropped, which
-  leaves that of `params`; or reshaped: kept where classes agree, else dropped.
+  head='keep' keeps the head of the checkpoint, and needs as many classes;
+  'drop' takes that of `params`; 'reshape' keeps it if the numbers of classes
+  are equal and drops it otherwise. Raises ValueError where shapes differ.
   """
   registry.check("way with a checkpoint's head", head, HEADS)
   wanted = params_lib.flatten(params)
@@ -262,10 +233,13 @@ def init_from(params, file, head='keep'):
                                for name, leaf in wanted.items()})
 
 
-def freeze(model, params, dtype=jnp.float32):
-  """The same function, forward only: constants folded, computed in `dtype`."""
+def freeze(model: nn.Module, params: Any, dtype: Any = jnp.float32) -> Made:
+  """The model for evaluation only, with constants folded, computing in `dtype`.
+
+  It is folded on the host, where nothing is compiled for an accelerator.
+  """
   family = registry.load('models', cards.family_of(model))
-  with _on_host():
+  with parallel.on_host():
     params = jax.device_get(family.fold(jax.device_get(params)))
   return model.clone(folded=True, dtype=dtype), params
 
@@ -276,7 +250,10 @@ def _family_of(flat):
                if family.recognise(flat)), None)
 
 
+def _image(size):
+  return jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+
+
 def _shapes(model, size):
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  return params_lib.flatten(
-      jax.eval_shape(model.init, jax.random.key(0), image)['params'])
+  return params_lib.flatten(jax.eval_shape(
+      model.init, jax.random.key(0), _image(size))['params'])

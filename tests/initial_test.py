@@ -77,7 +77,7 @@ def test_a_model_is_drawn_by_numpy_in_the_shapes_of_its_own_init(
   def fail(*_):
     raise AssertionError('compiled')
 
-  monkeypatch.setattr(pretrained, '_key', fail)
+  monkeypatch.setattr(initial, '_key', fail)
   model, params = pretrained.create(family=family, num_classes=3, size=16,
                                     **FAMILIES[family])
   shapes = jax.eval_shape(lambda: model.init(

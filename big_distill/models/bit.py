@@ -22,8 +22,9 @@ from big_distill.ops import layers
 from big_distill.ops import norms
 from big_distill.weights import bit as weights
 
-Kernel = Float[Array | np.ndarray, 'k k c d']
-Map = Float[Array | np.ndarray, 'b h w c']
+AnyArray = Array | np.ndarray
+Kernel = Float[AnyArray, 'k k c d']
+Map = Float[AnyArray, 'b h w c']
 
 UNITS = {  # Units per block; 50 and deeper from He et al. (arXiv 1512.03385).
     26: (2, 2, 2, 2),
@@ -140,7 +141,7 @@ class StdConv(nn.Module):
   folded: bool = False
 
   @nn.compact
-  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
+  def __call__(self, x: Map) -> Float[AnyArray, 'b H W d']:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', initial.lecun_normal, shape)
     if not self.folded:
@@ -156,7 +157,7 @@ class Unit(nn.Module):
   folded: bool
 
   @nn.compact
-  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
+  def __call__(self, x: Map) -> Float[AnyArray, 'b H W d']:
     def norm(name, x):
       return norms.GroupNorm(GROUPS, relu=True, name=name)(x)
 
@@ -182,7 +183,7 @@ class Block(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
+  def __call__(self, x: Map) -> Float[AnyArray, 'b H W d']:
     unit = nn.remat(Unit) if self.remat else Unit
     for j in range(self.count):
       x = unit(self.mid, self.stride if j == 0 else 1, self.folded,
@@ -196,7 +197,7 @@ class Root(nn.Module):
   folded: bool
 
   @nn.compact
-  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
+  def __call__(self, x: Map) -> Float[AnyArray, 'b H W d']:
     x = StdConv(self.features, 7, 2, self.folded, name='conv_root')(x)
     return zero_pad_max_pool(x)
 
@@ -223,7 +224,7 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(self, images: layers.Images, train: bool = False
-               ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
+               ) -> tuple[Float32[AnyArray, 'b c'], dict[str, AnyArray]]:
     del train  # The same in training and evaluation.
     out = {}
     features = int(64 * self.width)

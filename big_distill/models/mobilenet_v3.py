@@ -70,7 +70,8 @@ VARIANTS = {  # Rows of the paper's tables 1 and 2, features before the head.
         Row(5, 576, 96, True, nn.hard_swish, 1)), 1024),
 }
 
-NORMS = {  # (the norm in training, the norm after `fold`).
+# In training, and after `fold`.
+NORMS: dict[str, tuple[Callable, Callable]] = {
     # The paper's variant has 8 groups everywhere; all channels divide by 8.
     'gn': (functools.partial(norms.GroupNorm, groups=8),) * 2,
     'bn': (norms.BatchNorm, norms.Affine),

@@ -109,7 +109,7 @@ def sincos2d(h: int, w: int, width: int) -> Float32[np.ndarray, '1 n width']:
   omega = 10_000. ** -np.linspace(0, 1, width // 4)
   y, x = np.mgrid[:h, :w].reshape(2, h * w, 1) * omega
   waves = [np.sin(x), np.cos(x), np.sin(y), np.cos(y)]
-  return np.float32(np.concatenate(waves, axis=1))[None]
+  return np.concatenate(waves, axis=1).astype(np.float32)[None]
 
 
 def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:

@@ -40,7 +40,7 @@ def normalize(images: Images, mean: Sequence[float] = HALF,
 
 
 def conv(x: Map, kernel: Float[AnyArray, 'k k c d'], stride: int = 1,
-         same: bool = False) -> Float[Array, 'b H W d']:
+         same: bool = False) -> Float[AnyArray, 'b H W d']:
   """Convolves x with a kernel, k odd, in the precision of x.
 
   Zeros are added, (k - 1) / 2 on each side, as PyTorch's models do; with `same`
@@ -63,7 +63,7 @@ def conv(x: Map, kernel: Float[AnyArray, 'k k c d'], stride: int = 1,
 
 
 def pointwise(x: Map, kernel: Float[AnyArray, '1 1 c d']
-              ) -> Float[Array, 'b h w d']:
+              ) -> Float[AnyArray, 'b h w d']:
   """Convolves with a 1x1 kernel, by a product of matrices."""
   y = product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
   return y.reshape(*x.shape[:-1], -1)
@@ -71,7 +71,7 @@ def pointwise(x: Map, kernel: Float[AnyArray, '1 1 c d']
 
 @jax.custom_vjp
 def product(x: Float[AnyArray, 'n c'], kernel: Float[AnyArray, 'c d']
-            ) -> Float[Array, 'n d']:
+            ) -> Float[AnyArray, 'n d']:
   """Multiplies matrices; the gradient is fast on CPU."""
   return x @ kernel
 
@@ -89,8 +89,8 @@ def _product_backward(saved, g):
 product.defvjp(_product_forward, _product_backward)
 
 
-def narrow_transposed(x: Float[Array, 'n c'], g: Float[Array, 'n d']
-                      ) -> Float[Array, 'c d']:
+def narrow_transposed(x: Float[AnyArray, 'n c'], g: Float[AnyArray, 'n d']
+                      ) -> Float[AnyArray, 'c d']:
   """Computes x.T @ g by way of a copy of the narrower one, transposed."""
   # Without the barrier XLA's CPU backend copies g. It fuses the copy with what
   # g is the sum of, in a residual network the gradients of all later units, and
@@ -101,7 +101,7 @@ def narrow_transposed(x: Float[Array, 'n c'], g: Float[Array, 'n d']
 
 
 def depthwise(x: Map, kernel: Float[AnyArray, 'k k 1 c'], stride: int = 1,
-              same: bool = False) -> Float[Array, 'b H W c']:
+              same: bool = False) -> Float[AnyArray, 'b H W c']:
   """Convolves each channel with a kernel of its own; pads as `conv` does."""
   # XLA's grouped convolution is 8 to 80 times slower on CPU, its gradient
   # 3 to 100 times.
@@ -113,14 +113,14 @@ def depthwise(x: Map, kernel: Float[AnyArray, 'k k 1 c'], stride: int = 1,
 
 def general_depthwise(x: Map, kernel: Float[AnyArray, 'k k 1 c'],
                       stride: int = 1, same: bool = False
-                      ) -> Float[Array, 'b H W c']:
+                      ) -> Float[AnyArray, 'b H W c']:
   """Computes `depthwise` as a grouped convolution of XLA."""
   return general_conv(x, kernel.astype(x.dtype), stride, x.shape[-1], same)
 
 
 def shifted_depthwise(x: Map, kernel: Float[AnyArray, 'k k 1 c'],
                       stride: int = 1, same: bool = False
-                      ) -> Float[Array, 'b H W c']:
+                      ) -> Float[AnyArray, 'b H W c']:
   """Computes `depthwise` as a sum of products with shifted images."""
   h, w = (-(-n // stride) for n in x.shape[1:3])
   rows, columns = padding(x, kernel, stride, same)
@@ -132,10 +132,10 @@ def shifted_depthwise(x: Map, kernel: Float[AnyArray, 'k k 1 c'],
 
 
 def general_conv(x: Map, kernel: Float[AnyArray, 'k k _ d'], stride: int,
-                 groups: int, same: bool = False) -> Float[Array, 'b H W d']:
+                 groups: int, same: bool = False) -> Float[AnyArray, 'b H W d']:
   """Computes a convolution of this many groups of channels by XLA's own."""
   return jax.lax.conv_general_dilated(
-      x, kernel, (stride, stride), padding(x, kernel, stride, same),
+      jnp.asarray(x), jnp.asarray(kernel), (stride, stride), padding(x, kernel, stride, same),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups)
 
 

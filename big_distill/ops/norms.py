@@ -138,7 +138,7 @@ class BatchNorm(nn.Module):
 
 
 def multiply_add(scale: AnyArray, bias: AnyArray, mean: AnyArray, var: AnyArray,
-                 eps: float = BatchNorm.eps) -> tuple[Array, Array]:
+                 eps: float = BatchNorm.eps) -> tuple[AnyArray, AnyArray]:
   """(a, d), with which x a + d is BatchNorm by this mean and variance."""
   a = scale * jax.lax.rsqrt(var + eps)
   return a, bias - mean * a

@@ -14,8 +14,6 @@ and the gradient with respect to x is a convolution of g with the kernel turned
 around. Errors in float32 are below 1e-5 of the largest result.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -143,7 +141,7 @@ def _both(matrix, x):
   return jnp.stack(_sums(matrix, list(rows.swapaxes(0, 1))), axis=1)
 
 
-def _sums(matrix: np.ndarray, terms: Sequence[Array]) -> list[Array]:
+def _sums(matrix, terms):
   """matrix @ terms, leaving out products with zero."""
   return [sum(float(weight) * term for weight, term in zip(row, terms)
               if weight) for row in matrix]
