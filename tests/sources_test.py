@@ -490,6 +490,17 @@ def test_array_records_cut_short_or_damaged_are_named(arrays, tmp_path):
     drain(sources.load('dots', 'train', bad))
 
 
+@pytest.mark.parametrize('old, new', [
+    (b'"splits"', b'"spilts"'), (b'"uint8"', b'"uinu8"'), (b'{', b''),
+    (b'image_feature', b'imaoe_feature')])
+def test_damaged_descriptions_are_said_in_one_line(shards, tmp_path, old, new):
+  shards = copy(shards, tmp_path, lambda name, data: (
+      data.replace(old, new) if name.endswith('.json') else data))
+  with pytest.raises(ValueError, match='dots') as error:
+    sources.load('dots', 'train', shards)
+  assert '\n' not in str(error.value)
+
+
 def test_other_formats_of_tfds_are_refused(shards, tmp_path):
   shards = copy(shards, tmp_path, lambda name, data: (
       data.replace(b'"tfrecord"', b'"riegeli"')
@@ -510,6 +521,8 @@ def test_features_of_any_name_are_found(tmp_path):
                            label='kind')) == want
   with pytest.raises(ValueError, match='no image in dots .depth.; .*photo'):
     sources.load('dots', data_dir=data_dir, image='depth')
+  with pytest.raises(ValueError, match='no names of classes for .depth.'):
+    sources.load('dots', data_dir=data_dir, label='depth')
 
 
 def test_one_of_several_features_is_asked_for(tmp_path):

@@ -59,6 +59,11 @@ def _builder(name, data_dir):
       return tfds.core.read_only_builder.builder_from_files(name, **kwargs)
     except tfds.core.DatasetNotFoundError:
       continue
+    except Exception as error:  # TFDS raises many kinds for damaged files.
+      reason = str(error).split('\n')[0]
+      raise ValueError(f'What describes {name} in dataset_info.json and '
+                       f'features.json cannot be read ({reason}). Prepare the '
+                       'dataset anew.') from error
   known = tfds.list_builders()
   base = name.split('/')[0].split(':')[0]
   bundled = [entry.name for entry in os.scandir(BUNDLED) if entry.is_dir()]
@@ -93,6 +98,9 @@ def _label(name, features, label):
   if label != 'label':
     if label:
       registry.check(f'label in {name}', label, features)
+      if not _classes(features[label])[0]:
+        raise ValueError(f'{name} has no names of classes for {label!r}: choose '
+                         'another feature by data.label=KEY, or None.')
     return label
   if label in features:
     return label

@@ -92,7 +92,7 @@ def find(path: str) -> list[str]:
 
 def _open(title, file):
   try:
-    return parquet.ParquetFile(file)
+    return parquet.ParquetFile(file, page_checksum_verification=True)
   except (OSError, pa.ArrowException) as error:
     raise ValueError(f'{title}: {file} cannot be read as a Parquet file '
                      f'({str(error).splitlines()[0]}).') from error
