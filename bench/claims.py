@@ -143,6 +143,29 @@ def judge(claim: Claim, study: Study) -> dict[str, Any] | None:
               difference=difference.mean(), interval=interval, verdict=verdict)
 
 
+def grid(study: Study) -> tuple[dict[int, dict[str, float]], str]:
+  """({epochs: geometric means over the best tenth of the grid}, the verdict).
+
+  By accuracy on the validation photographs. The claim is that the best rate and
+  temperature fall as runs grow longer.
+  """
+  best = {}
+  for epochs in sorted({row['epochs'] for row in study.rows}):
+    rows = [row for row in study.rows if row['at'] == epochs
+            and row['stage'] == f'grid_tune_{epochs}']
+    rows.sort(key=lambda row: -row['val_top1'])
+    if tenth := rows[:len(rows) // 10]:
+      best[epochs] = {key: float(np.exp(np.mean(np.log(
+          [row[key] for row in tenth])))) for key in ('lr', 'wd', 't')}
+  if len(best) < 2:
+    return best, 'not run'
+  short, long = best[min(best)], best[max(best)]
+  change = [np.sign(round(np.log(long[key] / short[key]), 6))
+            for key in ('lr', 't')]
+  return best, {(-1, -1): 'shown', (1, 1): 'against'}.get(
+      tuple(change), 'null')
+
+
 FIGURE = {metrics.STUDENT: 'test_top1', metrics.AGREE_KL: 'test_kl',
           metrics.LOSS: 'loss'}
 
@@ -186,6 +209,12 @@ def main(flag: flags.FlagValues) -> None:
         f'{number(judged["difference"])} ({number(judged["interval"][0])} to '
         f'{number(judged["interval"][1])})', judged['verdict']]
     print(bar, between.join(cells), bar)
+  best, verdict = grid(study)
+  words = '; '.join(f'{epochs} epochs: ' + ', '.join(
+      f'{key} {value:.2g}' for key, value in point.items())
+                    for epochs, point in best.items())
+  print(bar, between.join(['11', 'best rate and temperature fall with length',
+                           words, '', '', '', verdict]), bar)
 
 
 def _define_flags() -> None:

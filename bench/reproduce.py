@@ -24,6 +24,7 @@ from bench import study
 from big_distill import command
 from big_distill import packed
 from big_distill import teaching
+from configs import common
 from configs import study as config
 
 TUNING_SEED, SEEDS = 0, (1, 2, 3)
@@ -32,7 +33,7 @@ EVERY = 4  # Evaluations of a run.
 
 
 class Stage(NamedTuple):
-  """All arms of a school, at one length. A tuning stage walks the rates."""
+  """All arms of a school, at one length. A tuning stage walks its POINTS."""
   school: str
   epochs: int
   tuning: bool = False
@@ -45,11 +46,17 @@ class Stage(NamedTuple):
 SCHOOLS = {
     'all': tuple(study.ARMS),
     'patient': ('same/ic', 'funmatch', 'labels, mixed up'),
+    'grid': ('funmatch',),
+}
+POINTS = {  # Rate, decay and temperature of the students of a tuning stage.
+    'all': [(lr, config.DECAY, 1.) for lr in config.RATES],
+    'grid': [tuple(point.values()) for point in common.sweep()],
 }
 PLAN = (  # What the claims compare first comes first.
     Stage('all', 30, tuning=True), Stage('all', 30),
     Stage('all', 100, tuning=True), Stage('all', 1000),
     Stage('all', 100), Stage('all', 300),
+    Stage('grid', 30, tuning=True), Stage('grid', 100, tuning=True),
     Stage('patient', 3000), Stage('patient', 10_000),
 )
 
@@ -60,8 +67,9 @@ def best_rates(rows: list[dict], arms: tuple[str, ...],
   length = min(epochs, LONGEST_TUNING)
   chosen = []
   for arm in arms:
-    tuned = [row for row in rows if row['arm'] == arm and row['tuning']
-             and row['epochs'] == length and row['at'] == length]
+    stage = Stage('all', length, tuning=True).name
+    tuned = [row for row in rows if row['arm'] == arm
+             and row['stage'] == stage and row['at'] == length]
     if not tuned:
       raise ValueError(f'The rates of {arm!r} at {length} epochs are not tuned '
                        'yet: run that stage first.')
@@ -118,8 +126,7 @@ class Lab:
     return self._schools[name]
 
   def forecast(self, stage):
-    """Seconds that a stage will take, 0 where nothing is known of its school.
-    """
+    """Seconds that a stage will take, 0 if its school has not run yet."""
     one, _ = self.school(stage.school)
     return self.seconds.get(stage.school, 0.) * one.steps(self.epochs(stage))
 
@@ -130,12 +137,17 @@ class Lab:
     """Yields (row of each student at each evaluation, answers of the last)."""
     one, exam = self.school(stage.school)
     arms, epochs = SCHOOLS[stage.school], self.epochs(stage)
-    rates = (np.tile(config.RATES, (len(arms), 1)) if stage.tuning else np.tile(
-        best_rates(rows, arms, stage.epochs), len(SEEDS)))
-    seeds = [TUNING_SEED] * len(config.RATES) if stage.tuning else SEEDS
+    if stage.tuning:
+      seeds = [TUNING_SEED] * len(POINTS[stage.school])
+      lr, wd, t = (np.tile(each, (len(arms), 1))
+                   for each in zip(*POINTS[stage.school]))
+    else:
+      seeds, lr = SEEDS, np.tile(
+          best_rates(rows, arms, stage.epochs), len(SEEDS))
+      wd, t = np.full(lr.shape, config.DECAY), np.ones(lr.shape)
     total, due, began = one.steps(epochs), 1, time.monotonic()
     before, clock = 0, began
-    for step, loss, params in one.run(seeds, rates, config.DECAY, epochs):
+    for step, loss, params in one.run(seeds, lr, wd, epochs, t):
       now = time.monotonic()
       if before:  # The first call compiles.
         self.seconds[stage.school] = (now - clock) / (step - before)
@@ -150,7 +162,8 @@ class Lab:
                     self.labels[split]).items()}
       made = [dict(
           stage=stage.name, arm=arm, tuning=stage.tuning, seed=seed,
-          lr=float(rates[i, j]), epochs=stage.epochs,
+          lr=float(lr[i, j]), wd=float(wd[i, j]), t=float(t[i, j]),
+          epochs=stage.epochs,
           at=round(stage.epochs * step / total, 3), loss=float(loss[i, j]),
           seconds=round(now - began, 1), **{
               key: round(float(values[i, j]), 5)
@@ -170,8 +183,7 @@ def left(rows: list[dict]) -> list[Stage]:
 
 def main(flag: flags.FlagValues) -> None:
   if not (flag.teacher or flag.tiny):
-    raise ValueError('Who teaches? Give --teacher=FILE, which python -m '
-                     'bench.probe makes, or --tiny.')
+    raise ValueError('Nobody teaches: give --teacher=FILE, of bench.probe.')
   began = time.monotonic()
   folder = pathlib.Path(flag.out)
   folder.mkdir(parents=True, exist_ok=True)
@@ -204,8 +216,7 @@ def main(flag: flags.FlagValues) -> None:
             -1).astype(np.float16),
         label=lab.labels['test'].astype(np.uint8),
         teacher=lab.told['test'].argmax(-1).astype(np.uint8))
-  names = [stage.name for stage in left(rows)]
-  print('left:', ', '.join(names) or 'nothing', flush=True)
+  print('left:', ', '.join(stage.name for stage in left(rows)) or 'nothing')
 
 
 def show(stage: Stage, made: list[dict], seconds: float) -> None:

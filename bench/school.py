@@ -88,15 +88,19 @@ class School:
     """How many steps so many epochs are."""
     return epochs * self.source.num_examples // self.setting.batch_size
 
-  def run(self, seeds: Sequence[int], lr: np.ndarray, wd: float,
-          epochs: int) -> Iterator[tuple[int, np.ndarray, Any]]:
+  def run(self, seeds: Sequence[int], lr: np.ndarray, wd: np.ndarray | float,
+          epochs: int, t: np.ndarray | float = 1.
+          ) -> Iterator[tuple[int, np.ndarray, Any]]:
     """Yields (steps taken, mean loss [a, s] of the call, params) of each call.
 
-    `lr` is [a, s]; params, [a, s, ...], must be used before the next call.
+    Rates, decays and temperatures are [a, s], or one for all; params, [a, s,
+    ...], must be used before the next call.
     """
     total, most = self.steps(epochs), self.setting.per_call
+    shape = len(self.setting.arms), len(seeds)
     hypers = parallel.replicate(dict(
-        lr=np.float32(lr), wd=np.full(lr.shape, wd, np.float32),
+        **{key: np.broadcast_to(np.float32(each), shape)
+           for key, each in dict(lr=lr, wd=wd, t=t).items()},
         total=np.int32(total),
         warmup=np.int32(self.setting.warmup * total)))
     states = parallel.replicate(jax.device_get(

@@ -10,6 +10,7 @@ bench/reproduce.py runs the study of docs/reproduction.md with it.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -136,8 +137,8 @@ def make_step(setting: Setting, model: Any, teacher: teaching.Teacher,
               seed: int) -> Callable:
   """-> step(states, hypers, teacher's params, tables, images, batch).
 
-  It returns (states, losses [a, s]). `hypers` has lr and wd [a, s], and total
-  and warmup of the run, in steps.
+  It returns (states, losses [a, s]). `hypers` has lr, wd and the temperature t
+  [a, s], and total and warmup of the run, in steps.
   """
   seen_by = see(setting, teacher)
   shown = shown_views(setting, teacher)
@@ -178,15 +179,16 @@ def make_step(setting: Setting, model: Any, teacher: teaching.Teacher,
     target = targets(seen, teacher_params, tables, batch['index'])
     factor = schedule(number, hypers['total'], hypers['warmup'])
 
-    def study(state, lr, wd, pixels, target):
-      pupil = steps.Pupil(answer, 'pixels', _optimizer(lr, wd, factor), None)
+    def study(state, lr, wd, t, pixels, target):
+      pupil = steps.Pupil(answer, 'pixels', _optimizer(lr, wd, factor), None,
+                          functools.partial(losses.kl, t=t))
       (loss, (_, averages)), grads = pupil.learn(
           state.params, target, {'pixels': pixels})
       after, _ = pupil.update(state, parallel.mean(grads), averages)
       return after, parallel.mean(loss)
 
-    return jax.vmap(jax.vmap(study, (0, 0, 0, None, None)))(
-        states, hypers['lr'], hypers['wd'],
+    return jax.vmap(jax.vmap(study, (0, 0, 0, 0, None, None)))(
+        states, hypers['lr'], hypers['wd'], hypers['t'],
         jnp.stack([seen[name][str(seen_by[name][0])]
                    for name in setting.arms]),
         jnp.stack([target[name] for name in setting.arms]))

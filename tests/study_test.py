@@ -171,6 +171,7 @@ def test_rates_are_chosen_on_validation_and_taken_on_when_longer():
   stage = reproduce.Stage('all', 100, tuning=True)
   rows = rows_of(stage)
   rows[0]['val_top1'] = .9  # fix/rs at .003.
+  rows += [dict(row, stage='grid_tune_100', val_top1=1.) for row in rows]
   early = dict(rows[1], val_top1=1., at=75.)  # Not the end of a run.
   for epochs in (100, 1000):
     got = reproduce.best_rates(rows + [early], ('fix/rs', 'funmatch'), epochs)
@@ -225,6 +226,24 @@ def test_verdicts_follow_the_interval_of_paired_images(tmp_path):
   other = claims.Claim(0, 'the reverse', 'top1', claims.Side(('labels',), 30),
                        claims.Side(('funmatch',), 1000))
   assert claims.judge(other, claims.Study(tmp_path))['verdict'] == 'against'
+
+
+def test_the_grids_verdict_is_about_its_best_tenth(tmp_path):
+  def fill(best):  # {epochs: (rate, temperature) that is best}
+    lines = [json.dumps(dict(
+        stage=f'grid_tune_{epochs}', at=epochs, epochs=epochs, lr=lr, wd=wd,
+        t=t, val_top1=1 - abs(np.log(lr / point[0])) - abs(np.log(t / point[1]))
+        - wd)) for epochs, point in best.items()
+             for lr, wd, t in reproduce.POINTS['grid']]
+    (tmp_path / 'rows.jsonl').write_text('\n'.join(lines))
+    return claims.grid(claims.Study(tmp_path))
+
+  means, verdict = fill({30: (.01, 10.), 100: (.001, 1.)})
+  assert verdict == 'shown' and means[30]['lr'] > means[100]['lr']
+  assert fill({30: (.001, 1.), 100: (.01, 10.)})[1] == 'against'
+  assert fill({30: (.001, 10.), 100: (.01, 1.)})[1] == 'null'
+  assert fill({30: (.001, 1.), 100: (.001, 1.)})[1] == 'null'
+  assert fill({30: (.001, 1.)})[1] == 'not run'
 
 
 def test_the_figure_has_each_arm_at_each_length(tmp_path):
