@@ -112,6 +112,13 @@ def test_labels_that_some_rows_lack_are_left_out_aloud(root, caplog):
   assert '1 of its 2 images have none' in caplog.text
 
 
+def test_a_folder_without_classes_says_where_they_may_be(root, caplog):
+  caplog.set_level('INFO')
+  (root / 'labels.csv').write_text('path,label\npictures/0.jpg,x')
+  assert load(root).classes == ()
+  assert f'name it: folder:{root}/labels.csv.' in caplog.text
+
+
 def test_labels_of_a_list_are_part_of_its_fingerprint(root):
   prints = []
   for label in 'xy':

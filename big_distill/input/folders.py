@@ -44,6 +44,11 @@ def source(path: str, split: str, labelled: bool = True,
             _examples(title, roots[name], skip))]
 
   found = listings.choose(title, split, roots, find, labelled, classes)
+  lists = [name for name in files.names(path)
+           if name.lower().endswith(('.csv', '.tsv'))]
+  if labelled and not found.classes and lists:
+    logging.info('%s has no classes; if they are in a list, name it: %s.', title,
+                 ' or '.join(os.path.join(title, name) for name in lists))
   return of_files(f'{title} {split}', path, found)
 
 
