@@ -9,7 +9,6 @@ elsewhere are compiled.
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import functools
 import math
 import statistics
 from typing import Any
@@ -104,23 +103,26 @@ def draw(model: nn.Module, images: jax.ShapeDtypeStruct, seed: int = 0) -> Any:
 
   A value depends on the seed and on the name of its parameter.
   """
-  inits = {}
+  values = {}
 
   def param(self, name, init, *args, **kwargs):
     path = (*self.path, name)
-    inits[path] = functools.partial(_values, init, args, seed, '/'.join(path))
-    return original(self, name, init, *args, **kwargs)
+    if path not in values:
+      with parallel.on_host(), jax.ensure_compile_time_eval():
+        values[path] = _draw(init, args, seed, '/'.join(path))
+    like = values[path]
+    return original(self, name, lambda *_, **__: jnp.zeros(
+        like.shape, like.dtype), *args, **kwargs)
 
   # Flax has no way to ask for a parameter's initializer.
   original = nn.Module.param
   with mock.patch.object(nn.Module, 'param', param):
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-  with parallel.on_host():
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: inits[tuple(key.key for key in path)](), shapes)
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: values[tuple(key.key for key in path)], shapes)
 
 
-def _values(init, args, seed, name):
+def _draw(init, args, seed, name):
   if init in CONSTANTS:
     return np.full(args[0], CONSTANTS[init], np.float32)
   try:

@@ -1,7 +1,7 @@
 """Published BiT-ResNet checkpoints, in both of their layouts.
 
-`big_vision` files hold our own names, '/'-joined. `big_transfer` files hold
-those of the original TensorFlow release, which the FunMatch release uses too:
+`big_vision` files have our own names. `big_transfer` files have those of the
+original TensorFlow release, which the FunMatch release has too:
 
   resnet/root_block/standardized_conv2d/kernel     root_block/conv_root/kernel
   resnet/block1/unit01/a/standardized_conv2d/...   block1/unit01/conv1/...
@@ -13,6 +13,7 @@ those of the original TensorFlow release, which the FunMatch release uses too:
 
 import pathlib
 import re
+from typing import Any
 
 _DATA = pathlib.Path(__file__).parent.parent / 'data'
 _DISTILL = 'gs://bit_models/distill/'
@@ -41,8 +42,8 @@ _LETTERS = {'a': '1', 'b': '2', 'c': '3'}
 _NORM = {'gamma': 'scale', 'beta': 'bias'}
 
 
-def to_ours(flat):
-  """Either layout -> our names; what is neither passes through unchanged."""
+def to_ours(flat: dict[str, Any]) -> dict[str, Any]:
+  """Parameters of either layout under our names; other names stay."""
   if any(name.startswith('resnet/') for name in flat):
     return dict(_from_big_transfer(*item) for item in flat.items())
   return dict(flat)

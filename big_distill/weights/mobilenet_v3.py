@@ -1,7 +1,7 @@
 """MobileNetV3 checkpoints: our own, and torchvision's.
 
-`big_vision` files hold our own names. `torchvision` files are a state_dict,
-array by array: np.savez(file, **{k: v.numpy() for k, v in state_dict.items()}).
+`big_vision` files have our own names. `torchvision` files have those of a
+state_dict: np.savez(file, **{k: v.numpy() for k, v in state_dict.items()}).
 
   features.0.0.weight              stem/kernel, HWIO
   features.0.1.running_var         stem/norm/var
@@ -16,6 +16,7 @@ ImageNet's colours, as torchvision trained its own, unless a card says otherwise
 """
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,8 @@ def _names(blocks):
           for their_leaf, our_leaf in leaves.items()}
 
 
-def to_ours(flat):
-  """Either layout -> our names; what is neither passes through unchanged."""
+def to_ours(flat: dict[str, Any]) -> dict[str, Any]:
+  """Parameters of either layout under our names; other names stay."""
   if STEM not in flat:
     return dict(flat)
   blocks = []
@@ -94,7 +95,7 @@ def _to_torchvision(flat):
 LAYOUTS = {'big_vision': dict, 'torchvision': _to_torchvision}
 
 
-def depth(flat):
-  """How many blocks there are, by our names."""
+def depth(flat: dict[str, Any]) -> int:
+  """Number of blocks in parameters of our names."""
   return sum(bool(re.fullmatch(r'block\d+/depthwise/kernel', name))
              for name in flat)

@@ -1,19 +1,20 @@
 """Published ViT checkpoints, in both of their layouts, at any image size.
 
-`big_vision` files hold our own names, '/'-joined. `vision_transformer` files
-hold those of the original release, AugReg included:
+`big_vision` files have our own names. `vision_transformer` files have those of
+the original release, which AugReg's files have too:
 
   Transformer/posembed_input/pos_embedding         pos_embedding
   Transformer/encoderblock_0/LayerNorm_2/scale     .../LayerNorm_1/scale
   .../MultiHeadDotProductAttention_1/query/kernel  .../..._0/query/kernel
   .../MlpBlock_3/Dense_0/kernel                    .../MlpBlock_0/Dense_0/kernel
 
-There `cls` has a position too, the first of them; here it is part of `cls`.
-What the original does not have, such as a MAP head, keeps its name.
+There the first position belongs to `cls`; here it is added to `cls`. Parameters
+that the original does not have, such as a MAP head, keep our names.
 """
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +46,8 @@ _OURS = {  # vision_transformer counts all modules of a block, Flax each kind.
 }
 
 
-def to_ours(flat):
-  """Either layout -> our names; what is neither passes through unchanged."""
+def to_ours(flat: dict[str, Any]) -> dict[str, Any]:
+  """Parameters of either layout under our names; other names stay."""
   theirs = re.compile('|'.join(_OURS))
   ours = {theirs.sub(lambda m: _OURS[m[0]], name): leaf
           for name, leaf in flat.items()}
@@ -59,7 +60,7 @@ def to_ours(flat):
 
 
 def _count(flat):
-  """How many positions there are, 0 if none were learned."""
+  """Number of learned positions, 0 if there are none."""
   shape = np.shape(flat.get('pos_embedding', 0.))
   return shape[1] if len(shape) == 3 else 0
 
@@ -79,11 +80,12 @@ def _to_vision_transformer(flat):
 LAYOUTS = {'big_vision': dict, 'vision_transformer': _to_vision_transformer}
 
 
-def at_size(flat, size=None):
-  """(the same for images of this size, None: as they are; the size).
+def at_size(flat: dict[str, Any], size: int | None = None
+            ) -> tuple[dict[str, Any], int]:
+  """(our parameters for images of this size, the size); None: as they are.
 
-  A grid of learned positions is resized as big_vision does: linearly, corners
-  staying corners, without antialiasing.
+  A grid of learned positions is resized as in big_vision: linearly, with
+  corners on corners, without antialiasing.
   """
   patch, n = flat['embedding/kernel'].shape[0], _count(flat)
   old = math.isqrt(n)
