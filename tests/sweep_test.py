@@ -226,8 +226,7 @@ def test_the_csv_holds_the_ranking(ranked, tmp_path):
 def test_the_command_prints_runs_and_ranks(config, tmp_path):
   """One real run, of two steps; the other point was finished before."""
   where = config([{'optim.lr': .01}, {'optim.lr': .003}])
-  env = os.environ | {'XLA_FLAGS': '--xla_backend_optimization_level=0',
-                      'PYTHONPATH': str(ROOT)}
+  env = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_COMPILATION_CACHE_DIR': ''}
 
   def call(*words):
     return subprocess.run(
@@ -251,9 +250,11 @@ def test_the_command_prints_runs_and_ranks(config, tmp_path):
   assert got.config['total_steps'] == got.result['steps'] == 2
   assert got.config['optim']['lr'] == .01
   assert got.last('train/epoch') == 2 * 32 / 64
+  # Compiled programs stay for the next start.
+  assert list((folder / 'compiled').glob('jit*'))
   assert (tmp_path / 'w' / 'sweep.csv').read_text().splitlines()[1].startswith(
       '1,000_lr=0.01,0.01,')
   assert call('--index=0').stdout == '[1/1] 000_lr=0.01: finished before.\n'
   wrong = call('--index=2')
   assert wrong.returncode == 1
-  assert wrong.stderr == 'Error: --index=2: there are points 0 to 1.\n'
+  assert wrong.stderr == 'Error: --index=2: points are numbered 0 to 1.\n'
