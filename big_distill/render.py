@@ -10,6 +10,8 @@ Resizing is separable and linear. Down a column it is a sum over few rows, which
 are read where they lie; along a row it is a product with a matrix.
 """
 
+from typing import Any
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -28,10 +30,11 @@ class Images:
   """n images of any sizes, [h, w, 3] each, as one array of bytes.
 
   There are as many zeros behind the last image as the longest row has bytes.
+  Arrays are numpy's on a host and JAX's on devices.
   """
-  pixels: jax.Array  # uint8 [bytes]
-  starts: jax.Array  # int32 [n], the place of the first pixel.
-  sizes: jax.Array  # int32 [n, 2], height and width.
+  pixels: Any  # uint8 [bytes]
+  starts: Any  # int32 [n], the place of the first pixel.
+  sizes: Any  # int32 [n, 2], height and width.
   tallest: int = flax.struct.field(pytree_node=False)
   widest: int = flax.struct.field(pytree_node=False)
 
