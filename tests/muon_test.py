@@ -53,7 +53,8 @@ def test_as_first_published_the_scale_is_of_outputs_to_inputs(gradients):
   for layer, factor in (('stem', 1.), ('wide', np.sqrt(16 / 5))):
     inputs_outputs = max(np.prod(SHAPES[layer]['kernel'][:-1]),
                          SHAPES[layer]['kernel'][-1])
-    np.testing.assert_allclose(
-        old[layer]['kernel'] / factor,
-        new[layer]['kernel'] / (.2 * np.sqrt(inputs_outputs)), rtol=1e-4,
-        atol=1e-6)
+    want = new[layer]['kernel'] / (.2 * np.sqrt(inputs_outputs))
+    # Newton-Schulz multiplies what is small by 3.44 in each of five steps, so
+    # rounding grows from 6e-8 to 3e-5 of the largest entry, several times over.
+    np.testing.assert_allclose(old[layer]['kernel'] / factor, want, rtol=0,
+                               atol=3e-4 * abs(want).max())

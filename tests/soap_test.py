@@ -1,4 +1,7 @@
-"""SOAP: Adam in a basis that turns with the gradients."""
+"""SOAP: Adam in a basis that turns with the gradients.
+
+Tolerances: 1e-5 is 100 roundings of float32, where no basis is at work.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +50,7 @@ def test_in_the_eigenbasis_it_is_adam_of_the_coordinates():
   got, _ = run(soap.scale_by_soap(.9, .9, 1e-8, 1, 9),
                [u @ np.diag(d) @ v for d in sizes])
   want, _ = run(optax.scale_by_adam(.9, .9), sizes)
+  # Rounding is nothing here: the basis is still on its way.
   assert distance(got[-1], u @ np.diag(want[-1]) @ v) < .02
 
 
@@ -75,7 +79,9 @@ def test_it_follows_its_float64_transcription():
   got, _ = run(soap.scale_by_soap(.9, .95, 1e-8, 3, 9), gradients)
   wanted = transcription(gradients, .9, .95, 1e-8, 3, soap.FIRST)
   for u, want in zip(got, wanted):
-    assert distance(u, want) < 5e-3
+    # Rounding, 6e-8 of the largest eigenvalue, turns the last two eigenvectors
+    # by that over their distance, 3e-3 of it: 2e-5.
+    assert distance(u, want) < 2e-4
 
 
 def test_bases_stay_orthonormal_and_finite_whatever_comes():
