@@ -110,11 +110,11 @@ def test_a_recording_of_renamed_images_is_refused(tmp_path):
     image, _ = source.fetch(i)
     (folder / f'{i}.jpg').write_bytes(image.numpy())
   changes = {'data.name': f'folder:{folder}', 'data.split': 'train'}
-  record.record(config(**changes), 'teacher', out, pipeline)
+  record.record(stored(out, **changes), pipeline)
   for file in folder.iterdir():
     file.rename(folder / f'new{file.name}')
-  with pytest.raises(ValueError, match='has fingerprint='):
-    record.record(config(**changes), 'teacher', out, pipeline)
+  with pytest.raises(ValueError, match='has images='):
+    set_up(out, **changes)
 
 
 def test_a_recording_not_finished_is_refused(recording, tmp_path):
