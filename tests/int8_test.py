@@ -128,6 +128,7 @@ def test_it_answers_as_its_restored_kernels_do_and_nearly_as_itself(
   got, want, itself = (np.asarray(x) for x in (
       jax.jit(fast.answer)(fast.params, images), run(params, images),
       run(exact.params, images)))
+  # The same kernels, but for one rounding of each of a dozen layers.
   np.testing.assert_allclose(got, want, atol=1e-4 * abs(want).max())
   # A step is 1/127 of the greatest weight; a dozen of layers add up.
   error = np.linalg.norm(got - itself) / np.linalg.norm(itself)
@@ -139,6 +140,7 @@ def test_layers_are_there_for_evaluators(pair, images):
       teaching.layers, teacher.model, ['pre_logits']))(
           teacher.params, images)['pre_logits']) for teacher in pair)
   assert got.shape == want.shape
+  # As above, for a step of 1/127.
   np.testing.assert_allclose(got, want, atol=.05 * abs(want).max())
 
 

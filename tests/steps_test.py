@@ -1,4 +1,10 @@
-"""Mixup and the train step: what is consistent, what is replicated."""
+"""Mixup and the train step: what is consistent, what is replicated.
+
+Tolerances: float32 rounds to 6e-8, pixels and losses are sums over some hundred
+numbers near 1, so that 1e-5 is due relatively, and metrics have room for ten
+times that. Weights are near 0.1 and move by 0.01 a step, so 1e-6 is a rounding
+of gradients by 1e-4.
+"""
 
 import functools
 
