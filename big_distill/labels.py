@@ -22,12 +22,14 @@ def is_known(label: Label) -> Bool[AnyArray, ' b']:
   return known  # type: ignore[return-value]  # An array, as label is.
 
 
-def shares(label: Label, num_classes: int) -> Float32[Array, 'b c']:
+def shares(label: Label, num_classes: int) -> Float32[AnyArray, 'b c']:
   """Labels as probabilities of so many classes.
 
-  Several labels share equally. Without one, all are zero.
+  Several labels share equally. Without one, all are zero. Labels on the host
+  are not moved to a device.
   """
+  xp = jnp if isinstance(label, jax.Array) else np
   if label.ndim == 1:
-    return jax.nn.one_hot(label, num_classes)
-  count = jnp.sum(label, axis=-1, keepdims=True, dtype=jnp.float32)
-  return jnp.asarray(label) / jnp.maximum(count, 1)
+    return xp.float32(label[:, None] == xp.arange(num_classes))
+  count = xp.sum(label, axis=-1, keepdims=True, dtype=xp.float32)
+  return xp.float32(label) / xp.maximum(count, 1)

@@ -152,7 +152,7 @@ def test_labels_and_models_teach_together_only_by_probabilities():
   both = {'teachers.labels': {'labels': True}}
   with pytest.raises(ValueError, match="combine='probs'"):
     set_tiny(**both)()
-  assert len(set_tiny(combine='probs', **both)().cast.teachers) == 2
+  assert len(set_tiny(combine='probs', **both)().room.teachers) == 2
 
 
 def test_a_student_may_start_from_a_checkpoint():
