@@ -23,6 +23,7 @@ from big_distill import params as params_lib
 from big_distill import runs
 
 ARRAYS, CHECKSUMS = 'default', 'checksums'  # Folders inside a checkpoint.
+LATER = ('skipped',)  # Leaves that older checkpoints lack; they start as 0.
 
 
 class Damaged(Exception):
@@ -75,24 +76,21 @@ class Checkpoints:
 
   def _restore(self, step, like):
     """The checkpoint, like `like`; raises Damaged, or ValueError if unlike."""
-    sums, saved = self._read(step, lambda: self._arrays(step))
-    params_lib.check_match(saved, _flat(like),
-                           f'The checkpoint {self.path(step)}')
-    # As they were saved: a cast to another dtype has another checksum.
-    empty = jax.tree.unflatten(jax.tree.structure(like), [
-        np.empty(saved[name].shape, saved[name].dtype) for name in _flat(like)])
-    got = self._read(step, lambda: self._manager.restore(
-        step, args=ocp.args.Composite(**{
-            ARRAYS: ocp.args.StandardRestore(empty)}))[ARRAYS])
-    got = jax.tree.map(np.asarray, got)
+    saved, sums = self._read(step, lambda: self._recorded(step))
+    leaves = {name: leaf for name, leaf in _flat(like).items()
+              if name in saved or name not in LATER}
+    params_lib.check_match(saved, leaves, f'The checkpoint {self.path(step)}')
+    got = self._read(step, lambda: self._arrays(step))
     if sums is None:
       logging.warning('Checkpoint %s was written without checksums: whether it '
                       'is whole is not known.', self.path(step))
     elif changed := [name for name, leaf in checksums(got).items()
-                     if leaf != sums[name]]:
+                     if leaf != sums.get(name)]:
       raise Damaged(f'{len(changed)} of {len(sums)} arrays are not as they '
                     f'were saved, the first is {changed[0]}.')
-    return jax.tree.map(lambda x, to: x.astype(to.dtype, copy=False), got, like)
+    return jax.tree.unflatten(jax.tree.structure(like), [
+        got.get(name, leaf).astype(leaf.dtype, copy=False)
+        for name, leaf in _flat(like).items()])
 
   def _read(self, step, read):
     """read(), what goes wrong with it being a damage of the checkpoint."""
@@ -104,21 +102,29 @@ class Checkpoints:
       lines = str(error).strip().splitlines() or ['no more is known']
       raise Damaged(f'{type(error).__name__}: {lines[0][:200]}') from error
 
-  def _arrays(self, step):
-    """({name: checksum} or None, {name: leaf with shape and dtype})."""
+  def _recorded(self, step):
+    """({name: leaf with shape}, {name: checksum} or None) of a checkpoint."""
     folders = {entry.name for entry in epath.Path(self.path(step)).iterdir()}
     if ARRAYS not in folders:
       raise Damaged(f'there is no folder {ARRAYS} in it.')
     if CHECKSUMS not in folders:
-      return None, _flat(self._manager.item_metadata(step)[ARRAYS])
+      return _flat(self._manager.item_metadata(step)[ARRAYS]), None
     saved = self._manager.restore(step, args=ocp.args.Composite(**{
         CHECKSUMS: ocp.args.JsonRestore()}))[CHECKSUMS]
     sums = saved['leaves']
     if saved['of'] != _of(sums):
       raise Damaged('its checksums are not as they were saved.')
-    return sums, {name: jax.ShapeDtypeStruct(leaf['shape'],
-                                             jnp.dtype(leaf['dtype']))
-                  for name, leaf in sums.items()}
+    return {name: jax.ShapeDtypeStruct(leaf['shape'], jnp.dtype(leaf['dtype']))
+            for name, leaf in sums.items()}, sums
+
+  def _arrays(self, step):
+    """{name: array} of a checkpoint, as they were saved."""
+    # A cast to another dtype would have another checksum.
+    empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype),
+                         self._manager.item_metadata(step)[ARRAYS].tree)
+    return _flat(jax.tree.map(np.asarray, self._manager.restore(
+        step, args=ocp.args.Composite(**{
+            ARRAYS: ocp.args.StandardRestore(empty)}))[ARRAYS]))
 
   def _set_aside(self, steps):
     """Moves damaged checkpoints away, since their steps will be saved again."""

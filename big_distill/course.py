@@ -91,7 +91,7 @@ def prepare(config: Mapping[str, Any], data: Any) -> Lessons:
       tuple(room.teachers), room.num_classes, room.combine,
       mix if mode.mixup else None, plan.seed,
       labelled=len(source.classes) == room.num_classes,
-      accumulate=plan.accumulate, period=plan.period,
+      accumulate=plan.accumulate, skips=plan.skips, period=plan.period,
       form=options.form(room.num_classes, apart) if options.store
       else answers.Form())
   _check_answers(mode, plan, options, room, lesson)

@@ -26,7 +26,7 @@ from big_distill import runs
 # Keys that change no result, or are compared by what they come to: total_* by
 # the number of steps, data_dir by the examples that are found there.
 FREE = ('log_*', 'evals', 'evals.*', 'checkpoints', 'checkpoints.*', 'total_*',
-        'steps_per_call', 'layout', 'data.cache', 'data.*.cache',
+        'steps_per_call', 'layout', 'on_nonfinite', 'data.cache', 'data.*.cache',
         'data.data_dir', 'data.*.data_dir', 'answers.store',
         'answers.audit_percent')
 PIXELS = ('jax', 'pillow', 'tensorflow', 'tensorflow-cpu')  # They make pixels.
@@ -42,8 +42,7 @@ class Identity:
   def __init__(self, workdir: str, config: dict[str, Any],
                allow: Iterable[str] = ()) -> None:
     self._workdir, self._allow = workdir, tuple(allow)
-    # As it is read again: without tuples.
-    self._config = json.loads(json.dumps(config, default=dict))
+    self._config = runs.plain(config)
     self._before = _read(workdir) if _begun(workdir) else {}
     self._now: dict[str, Any] = {'config': decisive(self._config)}
     self._changes: dict[str, Any] = {}

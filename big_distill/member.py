@@ -12,6 +12,7 @@ from big_distill import course as course_lib
 from big_distill import identity
 from big_distill import leaving
 from big_distill import metrics
+from big_distill import nonfinite
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import progress
@@ -35,7 +36,8 @@ class Member:
 
   def __init__(self, seat: Seat, course: course_lib.Course,
                known: identity.Identity, shows: bool = True) -> None:
-    self.course, self._writer, self._workdir = course, seat.writer, seat.workdir
+    self.course = course
+    self._config, self._workdir, self._writer = seat
     self._shows, plan = shows, course.plan
     self._checkpoints = course.open_checkpoints(f'{seat.workdir}/checkpoints')
     state, self._resumed = self._checkpoints.restore_or(course.state)
@@ -71,8 +73,10 @@ class Member:
     if logs or saving:
       row = {f'train/{name}': float(value)
              for name, value in parallel.first(scalars).items()}
-      progress.check_finite(step, row, self._checkpoints)
+      nonfinite.check(step, row, state, self.course, self._config,
+                      self._workdir, self._checkpoints)
     if logs:
+      del row[metrics.SKIPPED_IN_A_ROW]
       # A mean over no example, as of losses where no label is known.
       row = {name: x for name, x in row.items() if not math.isnan(x)}
       row[metrics.EPOCH] = step * plan.batch_size / plan.num_examples

@@ -21,7 +21,11 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
     'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
-    'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers', 'students')
+    'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers', 'students',
+    'on_nonfinite')
+
+# Most steps in a row that are left out because they are not finite.
+SKIPS = {'stop': 1, 'skip': 10}
 
 
 class Plan(NamedTuple):
@@ -31,6 +35,7 @@ class Plan(NamedTuple):
   batch_size: int
   group: int  # Examples of a mixup group, 1 without mixup.
   accumulate: int  # Parts of a device's batch.
+  skips: int  # Steps in a row that end the run if they are not finite.
   per_call: int  # Most steps of one call.
   total: int
   warmup: int
@@ -60,6 +65,8 @@ def make(config: Mapping[str, Any], num_examples: int,
   check_keys(config)
   batch_size, accumulate = config['batch_size'], config.get('accumulate', 1)
   group = group_of(config)
+  on_nonfinite = config.get('on_nonfinite', 'stop')
+  registry.check('on_nonfinite', on_nonfinite, SKIPS)
   parallel.check_batch(batch_size, group, accumulate,
                        devices or jax.device_count(),
                        hosts or jax.process_count())
@@ -78,6 +85,7 @@ def make(config: Mapping[str, Any], num_examples: int,
   return Plan(
       seed=config.get('seed', 0), num_examples=num_examples,
       batch_size=batch_size, group=group, accumulate=accumulate,
+      skips=SKIPS[on_nonfinite],
       per_call=per_call, total=total, warmup=warmup,
       log_every=durations.of(config, 'log', default=max(total // 100, 1)),
       save_every=durations.of(config.get('checkpoints', {}), 'every',

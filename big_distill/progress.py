@@ -5,9 +5,12 @@ import math
 import sys
 import time
 
+from absl import logging
 import jax
 
 from big_distill import metrics
+
+HIGH = 100  # Times the first loss that are worth a warning.
 
 
 class Progress:
@@ -19,6 +22,7 @@ class Progress:
     self._clock, self._out = clock, out
     self._step, self._since = start, clock()
     self._seconds = self._steps = 0
+    self._first, self._said = None, False
 
   def reset(self, step):
     """Starts the clock anew at `step`: what came before is not training."""
@@ -42,9 +46,18 @@ class Progress:
             metrics.ETA: (self.total - step) * self._seconds / self._steps}
 
   def show(self, step, row):
-    """One line, rewritten in place where a terminal is watching."""
+    """One line, rewritten in place where a terminal is watching.
+
+    Once, a loss past HIGH times the first one is said.
+    """
+    loss = row.get(metrics.LOSS, math.nan)  # Without one, the step was skipped.
+    self._first = loss if self._first is None else self._first
+    if loss > HIGH * self._first > 0 and not self._said:
+      self._said = True
+      logging.warning('Step %d: the loss is %.4g, after %.4g at first. Is lr too '
+                      'high?', step, loss, self._first)
     line = (f'step {step:>{len(str(self.total))}}/{self.total} '
-            f'({step / self.total:4.0%})  loss {row[metrics.LOSS]:.4f}  '
+            f'({step / self.total:4.0%})  loss {loss:.4f}  '
             f'lr {row[metrics.LR]:.2e}')
     if metrics.ETA in row:
       eta = datetime.timedelta(seconds=round(row[metrics.ETA]))
@@ -54,16 +67,3 @@ class Progress:
     else:
       self._out.write(line + '\n')
     self._out.flush()
-
-
-def check_finite(step, scalars, checkpoints):
-  """Raises ValueError at the first non-finite loss or parameter norm."""
-  bad = {name: scalars[name] for name in (metrics.LOSS, metrics.L2_PARAMS)
-         if not math.isfinite(scalars[name])}
-  if bad:
-    what = ', '.join(f'{name}={value}' for name, value in bad.items())
-    where = (f'the last good checkpoint is {checkpoints.last}'
-             if checkpoints.last
-             else 'no checkpoint was written before it')
-    raise ValueError(f'Step {step}: {what}. Training stops; {where}. '
-                     'Try a lower lr, a longer warmup or clip=1.')

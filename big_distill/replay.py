@@ -133,7 +133,7 @@ class Live:
                feed: feed_lib.Feed, shown: Sequence[views.View],
                faculty: Callable[[], list[Any]]) -> None:
     self._lesson, self._pupils, self._feed = lesson, pupils, feed
-    self._shown, self._faculty = shown, faculty
+    self.shown, self._faculty = shown, faculty
     self.audited: dict[str, float] = {}  # Metrics of the last audit.
     # Compiled when they are first called.
     self._live = functools.cache(self._compile_live)
@@ -143,11 +143,11 @@ class Live:
   def program(self) -> Callable:
     """(state, teachers' params, call) -> State, scalars; of the first pupil."""
     return self._feed.compile(functools.partial(
-        self._lesson.step, next(iter(self._pupils.values()))), self._shown)
+        self._lesson.step, next(iter(self._pupils.values()))), self.shown)
 
   def _compile_live(self, name):
     return self._feed.compile(functools.partial(
-        self._lesson.live, self._pupils[name]), self._shown)
+        self._lesson.live, self._pupils[name]), self.shown)
 
   def _compile_learn(self, name):
     pupil = self._pupils[name]
@@ -177,7 +177,11 @@ class Live:
     return {name: self._learn(name)(state, [], call)
             for name, state in states.items()}
 
-  def flush(self) -> None:
+  def kept(self, step: int) -> Any:
+    """This host's answers to a step, [b, ...], where they are kept; or None."""
+    del step
+
+  def flush(self, leave: int = 0) -> None:
     """Nothing waits to be written."""
 
 
@@ -231,6 +235,12 @@ class Replay(Live):
       return kept[0]
     kept += kept[-1:] * (self._per_call - len(kept))
     return jax.tree.map(lambda *x: np.stack(x, axis=1), *kept)
+
+  def kept(self, step: int) -> Any:
+    """As Live's."""
+    self.flush()
+    block = step % self._store.blocks
+    return self._store.read(block) if self._known[block] else None
 
   def flush(self, leave: int = 0) -> None:
     """Writes answers that wait on the devices, of all but the last calls."""

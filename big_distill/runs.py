@@ -3,7 +3,7 @@
 Files are written whole or not at all, and an error in one names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import errno
 import json
@@ -78,6 +78,11 @@ def load(path: os.PathLike | str) -> dict[str, Any] | None:
 def save(path: os.PathLike | str, value: Any) -> None:
   """Writes a config or a result as JSON."""
   write(path, json.dumps(value, indent=2) + '\n')
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A config as it is read from JSON: dicts, and lists in place of tuples."""
+  return json.loads(json.dumps(config, default=dict))
 
 
 def write(path: os.PathLike | str, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from big_distill import answers as answers_lib
@@ -27,10 +28,32 @@ from big_distill import topk
 
 @flax.struct.dataclass
 class State:
-  """All that training changes, and all that a checkpoint holds."""
+  """All that training changes, and all that a checkpoint holds.
+
+  skipped: int32 [2], steps whose update was dropped because the loss or its
+    gradient was not finite: how many in a row up to now, and how many in all.
+  """
   step: jax.Array  # Steps taken: int32 [].
   params: Any
   opt: optax.OptState
+  skipped: jax.Array | np.ndarray = dataclasses.field(
+      default_factory=lambda: np.zeros(2, np.int32))
+
+
+def unless_skipped(before, after, finite, most):
+  """The State after a step: `after`, or `before` where it was not `finite`.
+
+  So is the next one tried, until `most` in a row were not: from then on the
+  State stays as it was before the last of them, which can be looked into.
+  """
+  row, total = before.skipped
+  over = row >= most
+  row = jnp.where(over, row, jnp.where(finite, 0, row + 1))
+  kept = jax.tree.map(lambda new, old: jnp.where(finite & ~over, new, old),
+                      after, before)
+  return kept.replace(
+      step=jnp.where(row < most, before.step + 1, before.step),
+      skipped=jnp.stack([row, total + ~(finite | over)]).astype(jnp.int32))
 
 
 def init_state(params, tx):
@@ -115,7 +138,7 @@ class Pupil:
     updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     params = params_lib.replace(params, averages)
-    return State(state.step + 1, params, opt), updates
+    return state.replace(step=state.step + 1, params=params, opt=opt), updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +153,7 @@ class Lesson:
   accumulate: micro-batches of a device's batch, for less memory. The gradient
     is that of the batch; but BatchNorm uses the moments of each micro-batch, on
     all devices, and its averages move to the mean over micro-batches.
+  skips: steps in a row that, if not finite, end the training.
   """
   teachers: tuple[teaching.Teacher, ...]
   num_classes: int
@@ -138,6 +162,7 @@ class Lesson:
   seed: int = 0
   labelled: bool = True
   accumulate: int = 1
+  skips: int = 1
   period: int = 0
   form: answers_lib.Form = answers_lib.Form()
 
@@ -230,8 +255,11 @@ class Lesson:
       known = scalars.pop('known')
       for who in said:
         scalars[f'task_loss_{who}'] /= known
-    scalars.update(lr=pupil.lr(state.step),
-                   l2_grads=optax.tree.norm(grads),
+    l2_grads = optax.tree.norm(grads)
+    after = unless_skipped(
+        state, after, jnp.isfinite(scalars['loss'] + l2_grads), self.skips)
+    scalars.update(lr=pupil.lr(state.step), l2_grads=l2_grads,
+                   skipped_in_a_row=after.skipped[0], skipped=after.skipped[1],
                    l2_params=optax.tree.norm(after.params),
                    l2_updates=optax.tree.norm(updates))
     return after, scalars, kept

@@ -1,7 +1,6 @@
 """Rates, ETA, and stopping at nonsense."""
 
 import io
-import types
 
 import pytest
 
@@ -49,14 +48,16 @@ def test_a_terminal_sees_one_line_rewritten():
   assert out.getvalue().count('\r') == 2 and out.getvalue().count('\n') == 1
 
 
-@pytest.mark.parametrize('bad', ['train/loss', 'train/l2_params'])
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_nonsense_stops_and_names_the_last_good_checkpoint(bad, value):
-  row = {'train/loss': 1., 'train/l2_params': 1.}
-  checkpoints = types.SimpleNamespace(last='/w/checkpoints/20')
-  progress.check_finite(25, row, checkpoints)
-  with pytest.raises(ValueError, match=f'Step 25: {bad}.*/w/checkpoints/20'):
-    progress.check_finite(25, row | {bad: value}, checkpoints)
-  checkpoints.last = None
-  with pytest.raises(ValueError, match='no checkpoint was written'):
-    progress.check_finite(25, row | {bad: value}, checkpoints)
+def test_a_loss_a_hundred_times_its_first_value_is_said_once(caplog):
+  pace = progress.Progress(0, 9, 8, clock=Clock(), out=io.StringIO())
+  for step, loss in enumerate([.5, 49., 51., 5000., .1], 1):
+    pace.show(step, {'train/loss': loss, 'train/lr': .01})
+  said, = caplog.messages
+  assert said.startswith('Step 3: the loss is 51, after 0.5 at first.')
+
+
+def test_a_skipped_step_has_a_line_too():
+  out = io.StringIO()
+  progress.Progress(0, 200, 8, clock=Clock(), out=out).show(
+      50, {'train/lr': .01})
+  assert 'loss nan' in out.getvalue()

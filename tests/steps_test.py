@@ -350,3 +350,51 @@ def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
   np.testing.assert_allclose(norm['var'].ravel(),
                              .99 + .01 * var * n / (n - 1), rtol=1e-5)
   assert (norm['scale'] != 1).all()  # What learns did learn.
+
+
+def poisoned(at, count, skips):
+  """The States after each of `count` steps; teachers are NaN in steps `at`."""
+  tx, step = train_step([teacher()], skips=skips)
+  state, states = parallel.replicate(steps.init_state(params(0), tx)), []
+  good, bad = (parallel.replicate([jax.tree.map(lambda x, a=a: x * a, params(7))])
+               for a in (1., np.nan))
+  for i in range(count):
+    state, scalars = step(state, bad if i in at else good,
+                          parallel.split(batch(i)))
+    states.append(parallel.first(state))
+    assert int(parallel.first(scalars)['skipped']) == states[-1].skipped[1]
+  return states
+
+
+def equal(a, b):
+  return all((x == y).all() for x, y in zip(jax.tree.leaves((a.params, a.opt)),
+                                            jax.tree.leaves((b.params, b.opt))))
+
+
+def test_a_step_that_is_not_finite_ends_training_as_it_was_before_it():
+  before, *after = poisoned(at={1}, count=4, skips=1)
+  for state in after:
+    assert equal(state, before)
+    assert int(state.step) == 1 and state.skipped.tolist() == [1, 1]
+
+
+def test_a_step_that_is_skipped_leaves_no_trace_in_what_is_learned():
+  states = poisoned(at={1, 3}, count=5, skips=2)
+  assert [int(state.step) for state in states] == [1, 2, 3, 4, 5]
+  assert [state.skipped.tolist() for state in states] == [
+      [0, 0], [1, 1], [0, 1], [1, 2], [0, 2]]
+  assert equal(states[1], states[0]) and equal(states[3], states[2])
+  assert not equal(states[2], states[1])
+  tx, step = train_step([teacher()])
+  state = parallel.replicate(steps.init_state(params(0), tx))
+  for i in (0, 2, 4):  # As if the other batches had never been.
+    state, _ = step(state, parallel.replicate([params(7)]),
+                    parallel.split(batch(i)))
+  assert equal(parallel.first(state), states[-1])
+
+
+def test_too_many_skipped_in_a_row_end_training_before_the_last_of_them():
+  states = poisoned(at={1, 2, 3}, count=6, skips=3)
+  assert [int(state.step) for state in states] == [1, 2, 3, 3, 3, 3]
+  assert states[-1].skipped.tolist() == [3, 3]
+  assert equal(states[-1], states[0])
