@@ -1,30 +1,32 @@
 """Kernels kept as int8: a quarter of float32's bytes, on every device.
 
-Uniform, symmetric and per output channel, as Krishnamoorthi (2018, arXiv
-1806.08342) has it for weights: of the numbers that make one output channel,
+Quantisation is uniform, symmetric and per output channel, as Krishnamoorthi
+(2018, arXiv 1806.08342) recommends for weights. For each output channel
 
   step = max |kernel| / 127,  int8 = round(kernel / step),
 
-to the nearest, so that int8 * step is within half a step of the kernel, and
-zero where that is. Every leaf called `kernel` is kept so, of dense layers,
-attention and convolutions; norms, biases, positions and tokens stay.
+so that int8 * step differs from the kernel by at most half a step, and zeros
+stay zeros. This is done to every leaf called `kernel`, of dense layers,
+attention and convolutions; norms, biases, positions and tokens stay float32.
 
-In a tree of parameters a kernel then is {'int8': ..., 'step': ...}, so names,
-checksums and replicas are as of any other. `restore` belongs into the compiled
-function that applies the model: float32 kernels live no longer than its call,
-and the model computes with them as ever. It saves memory, not time.
+A kernel becomes {'int8': ..., 'step': ...} in the tree of parameters. Call
+`restore` inside the compiled function that applies the model: float32 kernels
+then exist during its call alone. This saves memory, not time.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 STEP = 'step'  # [1, ..., d], float32.
-PER_HEAD = ('query', 'key', 'value')  # Kernels [f, heads, d]: two axes are out.
+# Their kernels are [f, heads, d], so that output channels have two axes.
+PER_HEAD = ('query', 'key', 'value')
 
 
-def quantize(params):
-  """The parameters, as host arrays, with kernels kept as int8."""
+def quantize(params: Any) -> Any:
+  """The parameters, as numpy arrays, with kernels as int8 and steps."""
   def leaf(path, value):
     names = [key.key for key in path]
     if names[-1] != 'kernel':
@@ -36,16 +38,16 @@ def quantize(params):
 
 
 def _quantized(kernel, out):
-  """Each place along the last `out` axes is a channel and has its own step."""
+  """The last `out` axes number the output channels, each with its own step."""
   inner = tuple(range(kernel.ndim - out))
   step = np.max(np.abs(kernel), axis=inner, keepdims=True) / np.float32(127)
-  step[step == 0] = 1  # A channel of zeros; one with a NaN remains NaN.
+  step[step == 0] = 1  # A channel of zeros. A channel with a NaN stays NaN.
   rounded = np.clip(np.round(kernel / step), -127, 127)
   return {'int8': rounded.astype(np.int8), STEP: step}
 
 
-def restore(params):
-  """The inverse of quantize, up to half a step: kernels in float32."""
+def restore(params: Any) -> Any:
+  """Parameters of quantize with float32 kernels, off by half a step at most."""
   if 'int8' in params:
     return params['int8'].astype(jnp.float32) * params[STEP]
   return {name: restore(child) if isinstance(child, dict) else child
