@@ -62,15 +62,18 @@ class Course(NamedTuple):
   faculty: replay.Faculty
   store: answers.Store | None
   steps: replay.Live | replay.Replay
+  exams: list[exams.Exam]
   evaluate: Callable  # (step, student params, faculty) -> metrics due
   open_checkpoints: Callable
   layout: str
   card: cards.Card
 
 
-def prepare(config: Mapping[str, Any], data: Any) -> Lessons:
+def prepare(config: Mapping[str, Any], data: Any,
+            read: bool = True) -> Lessons:
   """The Lessons of a config; `data` has the functions of input/pipeline.py.
 
+  Without `read`, teachers' parameters are shapes until they are asked for.
   Raises ValueError where the config asks for what cannot be.
   """
   mode = views.mode(config['mode'])
@@ -85,7 +88,7 @@ def prepare(config: Mapping[str, Any], data: Any) -> Lessons:
   plan = plan_lib.make(config, source.num_examples)
   # Where answers are kept, weights are read when they are missing.
   room = classroom.load(config, mode, source, plan.seed,
-                        read=not options.store)
+                        read=read and not options.store)
   apart = room.combine != 'logits' and len(room.models) > 1
   lesson = steps.Lesson(
       tuple(room.teachers), room.num_classes, room.combine,
@@ -141,16 +144,17 @@ def open_store(lessons: Lessons, config: Mapping[str, Any],
       lessons.host, begin)
 
 
-def make(config: Mapping[str, Any], data: Any) -> Course:
+def make(config: Mapping[str, Any], data: Any, read: bool = True) -> Course:
   """The Course of a config; `data` has the functions of input/pipeline.py.
 
+  Without `read`, teachers' parameters are shapes until they are asked for.
   Raises ValueError where the config asks for what cannot be.
   """
-  return make_class({'': config}, data)['']
+  return make_class({'': config}, data, read)['']
 
 
-def make_class(configs: Mapping[str, Mapping[str, Any]],
-               data: Any) -> dict[str, Course]:
+def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
+               read: bool = True) -> dict[str, Course]:
   """Courses of students that learn together, from the same batches and answers.
 
   They share all but what is a student's own: its model, view, loss, optimizer,
@@ -159,7 +163,7 @@ def make_class(configs: Mapping[str, Mapping[str, Any]],
   # What is cheap to check comes before what is slow to load.
   own = {name: _Own(config) for name, config in configs.items()}
   leader, *_ = configs.values()
-  lessons = prepare(leader, data)
+  lessons = prepare(leader, data, read)
   mode, load, source, plan, crops, options, room, lesson = lessons
   rooms, plans, pupils = {}, {}, {}
   for name, config in configs.items():
@@ -195,14 +199,15 @@ def make_class(configs: Mapping[str, Mapping[str, Any]],
   eval_batches = functools.partial(
       registry.bind(data.eval_batches, **crops), batch_size=plan.batch_size,
       seed=plan.seed)
+  held = {name: [
+      exams.make(exam, section, config['data'], load, plans[name].exams[exam])
+      for exam, section in config.get('evals', {}).items()]
+          for name, config in configs.items()}
   return {name: Course(
       plans[name], mode, source, rooms[name], lesson, pupils[name],
       steps.init_state(rooms[name].params, pupils[name].tx), feed, faculty,
-      store, taking, exams.make_evaluate(
-          [exams.make(exam, section, config['data'], load,
-                      plans[name].exams[exam])
-           for exam, section in config.get('evals', {}).items()],
-          rooms[name], plan.total, eval_batches, kept),
+      store, taking, held[name], exams.make_evaluate(
+          held[name], rooms[name], plan.total, eval_batches, kept),
       own[name].open_checkpoints, own[name].layout(rooms[name]),
       _card(config, lessons, rooms[name]))
           for name, config in configs.items()}

@@ -9,6 +9,7 @@ from absl import logging
 import jax
 
 from big_distill import course as course_lib
+from big_distill import doctor
 from big_distill import identity
 from big_distill import leaving
 from big_distill import metrics
@@ -113,6 +114,7 @@ def assemble(seats: Mapping[str, Seat], data: Any,
            for name, seat in seats.items()}
   courses = course_lib.make_class(
       {name: seat.config for name, seat in seats.items()}, data)
+  doctor.check(next(iter(courses.values())))
   return {name: Member(seat, courses[name], known[name],
                        shows=name == next(iter(seats)))
           for name, seat in seats.items()}

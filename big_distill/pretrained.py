@@ -137,6 +137,13 @@ def shapes_of(*, size, **kwargs):
   return model, params_lib.unflatten(_shapes(model, size))
 
 
+def classes(file) -> tuple[str, ...]:
+  """Names of a checkpoint's classes, if a card inside tells them."""
+  path = path_of(file)
+  inside = None if path.endswith('.pth') else params_lib.load_card(path)
+  return inside.classes if inside else ()
+
+
 def identity(file) -> str:
   """16 hexadecimal digits of a checkpoint's parameters and card.
 

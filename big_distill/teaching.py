@@ -35,8 +35,9 @@ class Teacher(NamedTuple):
 
   `sees` is a View, or LABELS; `size` is the image size of a model, None for
   labels. `identity` tells it from every other teacher, without reading its
-  weights. `read` reads them: () -> params, where `params` are shapes alone. A
-  `foreign` teacher has no model; its answer is of numpy arrays.
+  weights; `classes` are names, where its card has them. `read` reads weights:
+  () -> params, where `params` are shapes alone. A `foreign` teacher has no
+  model; its answer is of numpy arrays.
   """
   name: str
   answer: Callable
@@ -46,6 +47,7 @@ class Teacher(NamedTuple):
   model: Any = None
   sees: Any = LABELS
   identity: str = ''
+  classes: tuple[str, ...] = ()
   read: Callable[[], Any] | None = None
   foreign: bool = False
 
@@ -142,6 +144,7 @@ def load(name: str, *, init: str | None = None, labels: bool = False,
   return Teacher(name, answer, params, model.num_classes, size, model,
                  identity=pretrained.identity(init) if init else repr(
                      sorted({**random}.items())),
+                 classes=pretrained.classes(init) if init else (),
                  read=lambda: read_model()[1])
 
 

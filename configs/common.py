@@ -59,6 +59,8 @@ def _value(name, text, default):
     value = ast.literal_eval(text)
     if isinstance(default, bool) and value not in (True, False):
       raise ValueError
+    if isinstance(default, int) and value != int(value):
+      raise ValueError  # 3.5 epochs would silently become 3.
     return type(default)(value)
   except (ValueError, SyntaxError, TypeError) as error:
     raise ValueError(f'The argument {name}={text} is not of type '

@@ -48,6 +48,9 @@ def units(depth: Any) -> tuple[int, ...]:
                        'or units per block such as (1, 1, 1, 1).')
     return UNITS[depth]
   depth = tuple(depth)
+  if len(depth) == 1 and depth[0] in UNITS:
+    raise ValueError(f'BiT depth {depth} would be one block of {depth[0]} units: '
+                     f'for a ResNet-{depth[0]} write depth={depth[0]}.')
   if not depth or any(not isinstance(n, int) or n < 1 for n in depth):
     raise ValueError(f'BiT depth {depth}: every block needs at least one unit.')
   return depth
