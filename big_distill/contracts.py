@@ -36,6 +36,8 @@ class Source(NamedTuple):
     of the examples; those of TFDS sets also change with the length of any
     record. Equal on all machines, wherever the dataset lies.
   resident: whether devices are to hold its images (see `Data.hold`).
+  scan: gives a tf.data dataset of all examples in order, as `fetch` has them, if
+    that is faster than fetching one after the other.
   as_shown: whether encoded images are decoded as a viewer shows them, see
     input/images.py, in place of as TensorFlow does.
   """
@@ -48,6 +50,7 @@ class Source(NamedTuple):
   fingerprint: str
   resident: bool = False
   as_shown: bool = False
+  scan: Callable | None = None
 
 
 def fingerprint(*facts: Any) -> str:

@@ -202,6 +202,30 @@ def test_tables_without_images_are_errors(tmp_path):
     load(tmp_path / 'a.parquet')
 
 
+def test_damaged_tables_are_errors_of_one_line(tmp_path):
+  write(tmp_path / 'a.parquet', range(10))
+  whole = (tmp_path / 'a.parquet').read_bytes()
+  rng = np.random.default_rng(0)
+  failed = 0
+  for _ in range(60):
+    damaged = bytearray(whole)
+    for place in rng.integers(0, len(whole), 5):
+      damaged[place] = rng.integers(256)
+    (tmp_path / 'a.parquet').write_bytes(damaged)
+    try:
+      load(tmp_path / 'a.parquet')
+    except ValueError as error:
+      failed += 1
+      assert '\n' not in str(error)
+  assert failed > 10
+
+
+def test_labels_without_a_name_are_errors(tmp_path):
+  write(tmp_path / 'a.parquet', range(10), names=('even',))
+  with pytest.raises(ValueError, match='the label 1, but names .* 0 to 0'):
+    load(tmp_path / 'a.parquet')
+
+
 def test_archives_are_refused_with_the_command_that_unpacks(root):
   path = root / 'some.zip'
   with zipfile.ZipFile(path, 'w') as file:

@@ -15,6 +15,7 @@ from big_distill.input import caches
 from big_distill.input import crops
 from big_distill.input import offsets
 from big_distill.input import pipeline
+from big_distill.input import prepared
 from big_distill.input import reading
 from big_distill.input import records
 from big_distill.input import sources
@@ -108,6 +109,18 @@ def test_every_cache_holds_the_same(shards):
   assert encoded == none
   for (image, label), (pixels, same) in zip(encoded, decoded):
     assert (crops.decode(image).numpy() == pixels).all() and label == same
+
+
+@pytest.mark.parametrize('block, pieces', [(64, 3), (6, 6), (1, 20)])
+def test_caches_are_filled_in_pieces_of_files(shards, monkeypatch, block, pieces):
+  """20 records in files of 9, 4 and 7: a piece ends with its block or file."""
+  monkeypatch.setattr(prepared, 'BLOCK', block)
+  read_pieces, real = [], records.payloads
+  monkeypatch.setattr(records, 'payloads', lambda *args: (
+      read_pieces.append(args), real(*args))[1])
+  got = read(sources.load('dots', 'train', shards))
+  assert len(read_pieces) == pieces
+  assert got == [(jpeg(i), i % 2) for i in range(20)]
 
 
 def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):

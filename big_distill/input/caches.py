@@ -85,7 +85,7 @@ def keep_encoded(source: Source) -> Source:
   """The source, with all encoded images in memory."""
   images, labels = zip(*reading.batches(source, lambda *example: example))
   images, labels = tf.concat(images, 0), tf.concat(labels, 0)
-  return source._replace(fetch=lambda i: (images[i], labels[i]))
+  return source._replace(fetch=lambda i: (images[i], labels[i]), scan=None)
 
 
 def keep_decoded(source: Source) -> Source:
@@ -107,7 +107,7 @@ def keep_decoded(source: Source) -> Source:
     image = tf.reshape(pixels[start:ends[index]], [height, width, 3])
     return image, labels[index]
 
-  return source._replace(fetch=fetch)
+  return source._replace(fetch=fetch, scan=None)
 
 
 KEEP = {'encoded': keep_encoded, 'decoded': keep_decoded,

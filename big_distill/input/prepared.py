@@ -2,13 +2,17 @@
 
 import os
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from big_distill import registry
 from big_distill.contracts import Source
+from big_distill.input import reading
 from big_distill.input import records
 
+BLOCK = 64  # Records that are read in one piece where all are.
+BLOCKS = 16  # Blocks that are read at once.
 BUNDLED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'data')
 
 
@@ -36,8 +40,7 @@ def source(name: str, split: str, data_dir: str | None, image: str | None,
   found = records.FORMATS[info.file_format.value](parts)
   classes, several = _classes(features[label]) if label else ((), False)
 
-  def fetch(index):
-    record = tf.numpy_function(found.read, [index], tf.string)
+  def parse(record):
     record = tf.ensure_shape(record, [])
     example = features.deserialize_example(
         record, decoders={image: tfds.decode.SkipDecoding()})
@@ -46,8 +49,22 @@ def source(name: str, split: str, data_dir: str | None, image: str | None,
       number = tf.reduce_any(tf.one_hot(number, len(classes), True, False), 0)
     return example[image], tf.cast(number, tf.int32)
 
+  def fetch(index):
+    return parse(tf.numpy_function(found.read, [index], tf.string))
+
+  def read_block(first):
+    last = min(first + BLOCK, found.num_records)
+    return np.asarray(found.read_many(first, last), object)
+
+  def scan():
+    dataset = tf.data.Dataset.range(0, found.num_records, BLOCK)
+    dataset = dataset.map(lambda first: tf.ensure_shape(tf.numpy_function(
+        read_block, [first], tf.string), [None]), BLOCKS, deterministic=True)
+    return reading.by_all_cores(dataset.unbatch(), parse)
+
   return Source(f'{info.full_name} {split}', found.num_records, classes, fetch,
-                found.name, ((found.num_records, 1),), found.fingerprint)
+                found.name, ((found.num_records, 1),), found.fingerprint,
+                scan=scan)
 
 
 def _builder(name, data_dir):

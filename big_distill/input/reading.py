@@ -36,8 +36,11 @@ def batches(source: Source, then: Callable) -> Iterator[Any]:
   Tensors of unknown shape come as ragged tensors. Raises ValueError naming the
   first example that cannot be read or decoded.
   """
-  dataset = tf.data.Dataset.range(source.num_examples)
-  dataset = by_all_cores(dataset, lambda i: then(*source.fetch(i)))
+  if source.scan:
+    dataset = by_all_cores(source.scan(), then)
+  else:
+    dataset = by_all_cores(tf.data.Dataset.range(source.num_examples),
+                           lambda i: then(*source.fetch(i)))
   first = 0
   try:
     for batch in dataset.ragged_batch(TOGETHER).prefetch(2):
@@ -76,7 +79,7 @@ def without_corrupt(source: Source) -> Source:
   table = tf.constant(good)
   return source._replace(
       num_examples=len(good), parts=((len(good), 1),),
-      fetch=lambda i: source.fetch(table[i]),
+      fetch=lambda i: source.fetch(table[i]), scan=None,
       name=lambda i: source.name(good[i]),
       fingerprint=contracts.fingerprint(source.fingerprint, good.tolist()))
 

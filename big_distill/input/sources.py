@@ -79,8 +79,6 @@ def load(name: str | None = None, split: str = 'train',
                      f'{name}. Leave it out.')
   else:
     source = prepared.source(name, split, data_dir, image, label)
-  if not label:
-    source = source._replace(classes=(), fetch=_without_label(source.fetch))
   if not source.num_examples:
     raise ValueError(f'The split {source.title} is empty.')
   source = source._replace(
@@ -149,7 +147,3 @@ def _mix(sections):
                     [source.fingerprint, weight]
                     for source, weight in zip(sources, weights)]),
                 as_shown=sources[0].as_shown)
-
-
-def _without_label(fetch):
-  return lambda index: (fetch(index)[0], tf.constant(-1))

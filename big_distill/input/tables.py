@@ -36,7 +36,7 @@ def source(path: str, split: str, image: str | None = None,
   splits = {}
   for file in find(path):
     splits.setdefault(_split_of(file), []).append(file)
-  schema = _open(title, find(path)[0]).schema_arrow
+  schema = _read(title, find(path)[0]).schema_arrow
   image, label = _image(title, schema, image), _label(title, schema, label)
   names = _class_names(schema, label)
   encoded = {}
@@ -44,7 +44,7 @@ def source(path: str, split: str, image: str | None = None,
   def read(name):
     examples = []
     for file in splits[name]:
-      table = _open(title, file).read([image, label] if label else [image])
+      table = _read(title, file, [image, label] if label else [image])
       place = os.path.relpath(file, os.path.dirname(path) if file == path
                               else path)
       labels = table[label].to_pylist() if label else [None] * len(table)
@@ -90,9 +90,11 @@ def find(path: str) -> list[str]:
   return sorted(found)
 
 
-def _open(title, file):
+def _read(title, file, columns=None):
+  """Columns of a Parquet file, or the open file if none are asked for."""
   try:
-    return parquet.ParquetFile(file, page_checksum_verification=True)
+    opened = parquet.ParquetFile(file, page_checksum_verification=True)
+    return opened.read(columns) if columns else opened
   except (OSError, pa.ArrowException) as error:
     raise ValueError(f'{title}: {file} cannot be read as a Parquet file '
                      f'({str(error).splitlines()[0]}).') from error
@@ -148,4 +150,7 @@ def _text(label, names):
   """The name of a class, or None, of what a table has for it."""
   if label is None or label == -1:
     return None
+  if names and label not in range(len(names)):
+    raise ValueError(f'A table has the label {label}, but names of classes for '
+                     f'0 to {len(names) - 1}: write the table anew.')
   return names[label] if names else str(label)
