@@ -230,6 +230,14 @@ def test_what_is_no_image_says_what_it_is(odd, content, reason):
     sources.load(f'folder:{odd}', cache='decoded')
 
 
+def test_plain_photographs_look_alike_either_way():
+  """Those bundled are JPEGs without EXIF."""
+  shown, plain = ([*pipeline.eval_batches(
+      sources.load('caltech12', 'test[:40]', cache='none', as_shown=as_shown),
+      VIEWS, 20, 0)] for as_shown in (True, False))
+  tf.nest.map_structure(np.testing.assert_array_equal, shown, plain)
+
+
 def test_only_prepared_sets_are_decoded_as_tensorflow_does(odd):
   name = f'folder:{odd}'
   assert sources.load(name, cache='none').as_shown
