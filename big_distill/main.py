@@ -48,8 +48,9 @@ def distil(runs_: Mapping[str, tuple[Mapping[str, Any], str]], flag: Any,
     first, seats = jax.process_index() == 0, {}
     if first:
       for _, workdir in runs_.values():
-        held = stack.enter_context(lock.Lock(workdir))
+        held = lock.Lock(workdir)
         preemption.release.append(held.release)
+        stack.enter_context(held)
     _keep_programs(compiled)
     pipeline = command.pipeline()
     from big_distill import writers
@@ -58,9 +59,9 @@ def distil(runs_: Mapping[str, tuple[Mapping[str, Any], str]], flag: Any,
           writers.Writer(workdir) if first else _NoWriter()))
     results = train.train_class(seats, pipeline, preemption,
                                 flag.allow_changes)
-  if first and results:
-    for name, result in results.items():
-      runs.save(f'{runs_[name][1]}/result.json', result)
+    if first and results:
+      for name, result in results.items():
+        runs.save(f'{runs_[name][1]}/result.json', result)
   return results
 
 

@@ -30,12 +30,6 @@ def get_config(arg=None):
 '''
 
 
-@pytest.fixture(scope='module')
-def compiled(tmp_path_factory):
-  """Programs are compiled once for all tests of this module."""
-  return tmp_path_factory.mktemp('compiled')
-
-
 @pytest.fixture
 def config(tmp_path):
   path = tmp_path / 'config.py'
@@ -43,13 +37,12 @@ def config(tmp_path):
   return path
 
 
-def start(config, workdir, compiled, count, devices, *flags):
+def start(config, workdir, count, devices, *flags):
   """So many processes of one run, with a log of each beside the workdir."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
   env = os.environ | {
-      'JAX_COMPILATION_CACHE_DIR': str(compiled),
       'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'
                    ' --xla_backend_optimization_level=0'}
   processes = []
@@ -91,12 +84,12 @@ def weights(workdir):
 
 
 def test_two_processes_leave_together_resume_and_equal_one(
-    config, tmp_path, compiled):
+    config, tmp_path):
   one, two = tmp_path / 'one', tmp_path / 'two'
-  (code, out), = finish(start(config, one, compiled, 1, 4), one)
+  (code, out), = finish(start(config, one, 1, 4), one)
   assert code == 0, out
 
-  processes = start(config, two, compiled, 2, 2)
+  processes = start(config, two, 2, 2)
   wait_for_rows(two, 5, processes)
   processes[1].send_signal(signal.SIGTERM)  # The one that keeps no record.
   left = finish(processes, two)
@@ -106,7 +99,7 @@ def test_two_processes_leave_together_resume_and_equal_one(
             if 'saved step' in line}
   assert 0 < int(saved) < 120 and not (two / 'student.npz').exists()
 
-  ended = finish(start(config, two, compiled, 2, 2), two)
+  ended = finish(start(config, two, 2, 2), two)
   assert [code for code, _ in ended] == [0, 0], ended
   assert all(f'resuming at {saved}' in out for _, out in ended)
   assert [row['step'] for row in runs.rows(two / 'metrics.jsonl')
@@ -120,16 +113,16 @@ def test_two_processes_leave_together_resume_and_equal_one(
 
   # Another config is refused on both, and nothing is written.
   before = (two / 'config.json').read_text()
-  refused = finish(start(config, two, compiled, 2, 2, '--config.seed=1'), two)
+  refused = finish(start(config, two, 2, 2, '--config.seed=1'), two)
   assert [code for code, _ in refused] == [1, 1], refused
   assert all('seed 0 there, 1 here' in out for _, out in refused)
   assert (two / 'config.json').read_text() == before
 
 
 def test_when_one_process_is_killed_the_other_ends_within_a_minute(
-    config, tmp_path, compiled):
+    config, tmp_path):
   workdir = tmp_path / 'w'
-  processes = start(config, workdir, compiled, 2, 2,
+  processes = start(config, workdir, 2, 2,
                     '--config.total_steps=1000000')
   wait_for_rows(workdir, 5, processes)
   processes[1].kill()

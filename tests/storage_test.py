@@ -29,9 +29,7 @@ def one_line(out):
   return error
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_resumes(
-    small_disk, tmp_path, monkeypatch):
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
+def test_a_full_disk_is_one_line_and_the_same_command_resumes(small_disk):
   workdir = small_disk / 'w'
   code, out = train_test.finish(train_test.start(workdir))
   assert code == 1
