@@ -223,10 +223,11 @@ def test_a_1x1_convolution_is_one_function_on_every_platform(stride):
   got, pull = jax.vjp(lambda *args: layers.conv(*args, stride), x, kernel)
   want, other = jax.vjp(lambda *args: layers.general_conv(*args, stride, 1), x,
                         kernel)
-  # Sums of 3 products; its gradients of up to 140, of values up to 10.
+  # Sums of 3 products; those of a gradient, of 140, come to some hundreds,
+  # which float32 rounds by 2e-5 each time.
   np.testing.assert_allclose(got, want, atol=1e-5)
   for a, b in zip(pull(got), other(got)):
-    np.testing.assert_allclose(a, b, atol=1e-4)
+    np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 @pytest.mark.parametrize('c, d', [(3, 8), (8, 3), (4, 4)])
