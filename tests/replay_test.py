@@ -257,3 +257,40 @@ def test_a_store_recorded_beforehand_is_the_one_that_a_run_records(
           for folder in (store, tmp_path / 'answers'))
   # Compiled apart from a student, sums may be in another order.
   np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_an_onnx_file_teaches(tmp_path):
+  """What ONNX Runtime answers is what the student learns from."""
+  onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+  pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+  kernel = np.random.default_rng(5).normal(size=(3, 12)).astype(np.float32)
+  helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+  graph = helper.make_graph(
+      [helper.make_node('ReduceMean', ['x', 'axes'], ['mean'], keepdims=0),
+       helper.make_node('MatMul', ['mean', 'kernel'], ['logits'])], 'g',
+      [helper.make_tensor_value_info('x', kind, ['b', 16, 16, 3])],
+      [helper.make_tensor_value_info('logits', kind, ['b', 12])],
+      [onnx.numpy_helper.from_array(kernel, 'kernel'),
+       onnx.numpy_helper.from_array(np.asarray([1, 2]), 'axes')])
+  onnx.save(helper.make_model(
+      graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9),
+            tmp_path / 'model.onnx')
+  (tmp_path / 'mine.py').write_text(textwrap.dedent(f'''
+      import onnxruntime
+
+      def make():
+        session = onnxruntime.InferenceSession('{tmp_path}/model.onnx')
+        return lambda images: session.run(None, {{'x': images}})[0]
+      '''))
+  changes = {'teachers': dict(mine=dict(
+      python=f'{tmp_path}/mine.py:make', size=16)),
+             'answers.store': f'{tmp_path}/answers', 'total_steps': 2}
+  run(tmp_path / 'run', **changes)
+  lessons = course.prepare(config(**changes), pipeline)
+  store = course.open_store(lessons, config(**changes))
+  view = lessons.lesson.teachers[0].sees
+  batch = next(pipeline.train_batches(lessons.source, [view], 32, 0, 1, 2,
+                                      period=PERIOD))
+  images = np.asarray(lessons.lesson.see(1, batch)[str(view)])
+  np.testing.assert_allclose(store.read(1)[0],
+                             images.mean(axis=(1, 2)) @ kernel, atol=1e-4)
