@@ -94,6 +94,12 @@ class Data(Protocol):
     """As train_batches, with 'boxes' {region: int32 [b, 5]} for 'views'."""
     ...
 
+  def indices(
+      self, source: Source, batch_size: int, seed: int, start: int, stop: int,
+      *, period: int = ..., host: tuple[int, int] = ...) -> Iterator[np.ndarray]:
+    """The 'index' of each of train_batches."""
+    ...
+
   def eval_batches(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
       seed: int, *, fraction: float = ..., reduced: bool = ...,

@@ -12,6 +12,7 @@ from big_distill import course as course_lib
 from big_distill import doctor
 from big_distill import identity
 from big_distill import leaving
+from big_distill import ledger
 from big_distill import metrics
 from big_distill import nonfinite
 from big_distill import parallel
@@ -62,7 +63,8 @@ class Member:
     """Starts the clock anew: what came before is not training."""
     self._pace.reset(self.step)
 
-  def follow(self, step: int, state: Any, scalars: Any, told: bool) -> None:
+  def follow(self, step: int, state: Any, scalars: Any, told: bool,
+             seen: ledger.Ledger) -> None:
     """Takes over what a call came to; logs, evaluates and saves what is due.
 
     Raises ValueError where the loss is not finite.
@@ -82,6 +84,7 @@ class Member:
       row = {name: x for name, x in row.items() if not math.isnan(x)}
       row[metrics.EPOCH] = step * plan.batch_size / plan.num_examples
       row |= self._pace.measure(step) | self.course.steps.audited
+      row |= seen.row(step)
       if self._shows:
         self._pace.show(step, row)
       self._writer.write(step, row)

@@ -9,6 +9,7 @@ LR = 'train/lr'
 L2_PARAMS = 'train/l2_params'
 SKIPPED_IN_A_ROW = 'train/skipped_in_a_row'  # Steps; see steps.State.
 EPOCH = 'train/epoch'
+SEEN, SEEN_FROM = 'train/seen_crc32', 'train/seen_from'  # See ledger.py.
 RATE = 'time/img_per_sec'
 RATE_CORE = 'time/img_per_sec_core'
 ETA = 'time/eta_sec'

@@ -4,6 +4,7 @@ from absl import logging
 import jax
 
 from big_distill import leaving
+from big_distill import ledger
 from big_distill import member as member_lib
 from big_distill import parallel
 from big_distill import report
@@ -32,9 +33,11 @@ def train_class(seats, data, preemption=None, allow=()):
   preemption = preemption or leaving.Stay()
   members = member_lib.assemble(seats, data, allow)
   first, *_ = members.values()
-  feed, steps, total = first.course.feed, first.course.steps, first.course.plan.total
+  feed, steps, plan = first.course.feed, first.course.steps, first.course.plan
   start = before = min(member.step for member in members.values())
-  batches = parallel.prefetch(report.first_batch(feed.batches(start)))
+  seen = ledger.Ledger(start, plan.log_every, plan.total)
+  batches = parallel.prefetch(seen.watch(
+      report.first_batch(feed.batches(start)), feed.ends(start)))
   for member in members.values():
     member.begin()
   compiled = member_lib.FirstCall()
@@ -53,13 +56,13 @@ def train_class(seats, data, preemption=None, allow=()):
       told, before = preemption.reached(), step
       for name, (state, scalars) in taken.items():
         try:
-          members[name].follow(step, state, scalars, told)
+          members[name].follow(step, state, scalars, told, seen)
         except ValueError as error:
           if len(members) == 1:
             raise
           logging.error('%s is left behind: %s', name, error)
           members.pop(name).close()
-      if told and step < total:
+      if told and step < plan.total:
         for member in members.values():
           member.close()
         logging.info('Preempted: saved step %d. %s', step, leaving.go_on())

@@ -108,6 +108,16 @@ def _examples(source, seed, cycle):
   return example
 
 
+def indices(source: Source, batch_size: int, seed: int, start: int, stop: int,
+            *, period: int = 0, host: tuple[int, int] = (0, 1)
+            ) -> Iterator[np.ndarray]:
+  """Yields the 'index' of each of train_batches, int64 [b], without images."""
+  batches = _batches(source, batch_size, start, stop, host,
+                     _examples(source, seed, period * batch_size),
+                     lambda epoch, index: {})
+  return (batch['index'] for batch in batches)
+
+
 def eval_batches(source: Source, views: Sequence[views_lib.View],
                  batch_size: int, seed: int, *,
                  fraction: float = views_lib.FRACTION, reduced: bool = False,

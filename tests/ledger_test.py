@@ -1,0 +1,75 @@
+"""A log tells whether any image was lost, repeated or swapped."""
+
+import json
+
+import numpy as np
+import pytest
+import replay_test
+
+from big_distill import ledger
+from big_distill import metrics
+from big_distill import runs
+from big_distill.input import pipeline
+from big_distill.tools import verify
+
+
+def checked(rows, **changes):
+  config = json.loads(json.dumps(replay_test.config(**changes).to_dict()))
+  return verify.verify(runs.Run('DIR', config, [*rows], None), pipeline)
+
+
+@pytest.fixture(scope='module')
+def rows(tmp_path_factory):
+  """Of a run that logs every second step, and was cut off and resumed."""
+  folder, rows = tmp_path_factory.mktemp('run'), replay_test.Rows()
+  changes = {'log_steps': 2}
+  rows.until = 8  # Its last checkpoint is of step 6.
+  with pytest.raises(KeyboardInterrupt):
+    replay_test.run(folder, rows, **changes)
+  rows.until = None
+  replay_test.run(folder, rows, **changes)
+  return rows
+
+
+def test_an_honest_log_is_verified_over_a_resume(rows):
+  text, right = checked(rows, log_steps=2)
+  assert right and '13 of 13 steps' in text and '416 in all' in text
+
+
+@pytest.mark.parametrize('changes', [{'seed': 1}, {'data.split': 'train[:63]'},
+                                     {'answers.period_steps': 5}])
+def test_another_order_is_found(rows, changes):
+  text, right = checked(rows, **changes)
+  assert not right and 'has seen other examples' in text
+
+
+def test_an_image_lost_or_repeated_or_swapped_is_found():
+  order = [np.asarray([3, 1, 2]), np.asarray([0, 4, 5])]
+
+  def seen(order):
+    book = ledger.Ledger(0, 2, 2)
+    assert len([*book.watch([{'index': x} for x in order], [1, 2])]) == 2
+    return book.row(2)
+
+  want = seen(order)
+  assert want[metrics.SEEN_FROM] == 0
+  for other in ([[3, 1, 1], [0, 4, 5]], [[3, 2, 1], [0, 4, 5]],
+                [[3, 1, 2], [0, 4, 6]], [[0, 4, 5], [3, 1, 2]]):
+    assert seen(np.asarray(other)) != want
+
+
+def test_padding_of_a_call_is_not_counted():
+  single, calls = ledger.Ledger(0, 3, 3), ledger.Ledger(0, 3, 3)
+  steps = np.asarray([[3, 1], [0, 4], [2, 2]])
+  assert [*single.watch([{'index': x} for x in steps], [1, 2, 3])]
+  call = np.stack([*steps, steps[-1]], axis=1)
+  assert [*calls.watch([{'index': call, 'count': np.full(2, 3)}], [3])]
+  assert single.row(3) == calls.row(3)
+
+
+def test_steps_between_a_row_and_a_checkpoint_are_said_not_to_be_covered(rows):
+  later = [row for row in rows if row['step'] > 4]
+  text, right = checked(later)
+  assert right and 'Not covered' in text and '1 to 4' in text
+  with pytest.raises(ValueError, match='no row that says what was seen'):
+    checked([])
