@@ -218,7 +218,7 @@ def test_a_student_of_such_weights_keeps_seeing_them(foreign, layout, tmp_path):
   for section in ({}, dict(variant='small', norm='bn', width=WIDTH)):
     model, params = pretrained.student(dict(init=str(path), **section), 32, 9)
     assert model.mean == (.485, .456, .406)
-  with pytest.raises(ValueError, match='say what these want, by card='):
+  with pytest.raises(ValueError, match='needs a card: without one'):
     pretrained.save(tmp_path / 's.npz', params, 'torchvision')
   pretrained.save(tmp_path / 's.npz', params, layout, cards.of(model))
   model, params = pretrained.freeze(*pretrained.load(tmp_path / 's.npz'))
@@ -287,6 +287,7 @@ def test_four_devices_normalise_as_one_with_the_whole_batch(taught):
   assert_close({'logits': logits4}, {'logits': logits})
   assert averages4.keys() == averages.keys()
   for name, value in averages.items():
+    # Float32's 6e-8 through four blocks and their norms, forward and back.
     np.testing.assert_allclose(averages4[name], value, rtol=0, err_msg=name,
                                atol=1e-5 * max(1, abs(value).max()))
   norm = sum(np.sum(np.square(leaf)) for leaf in grads.values())**.5
@@ -389,10 +390,12 @@ def test_batch_norm_of_what_does_not_vary_is_its_bias():
         {'params': params}, x, train=True, mutable=['averages']),
                         axis_name=parallel.AXIS,
                         devices=jax.local_devices()[:devices])(x[:devices])
-    # x has seven digits, so the mean is off by some .002, which is scaled by
-    # at most 2 / eps^.5 = 63, and the mean of squares by some 10.
-    np.testing.assert_allclose(y, 3., atol=.5)
-    np.testing.assert_allclose(aside['averages']['var'], .99, atol=.5)
+    # A sum of 60 numbers of 1e4 in a row is rounded by .02 each time, so that
+    # the mean is off by .002, which is scaled by at most 2 / eps^.5 = 63; the
+    # mean of squares is off by 20, of which a hundredth is moved. Luck may make
+    # that five times as much.
+    np.testing.assert_allclose(y, 3., atol=1.)
+    np.testing.assert_allclose(aside['averages']['var'], .99, atol=1.)
 
 
 def test_batch_norm_of_a_single_pixel_is_its_bias():
