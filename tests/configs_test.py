@@ -164,9 +164,9 @@ def test_labels_and_models_teach_together_only_by_probabilities():
 def test_a_student_may_start_from_a_checkpoint():
   start = {'student.init': 'caltech12 teacher', 'student.depth': (2, 2, 2),
            'student.width': .75}
-  cast = set_tiny(**start)().cast
+  room = set_tiny(**start)().room
   _, params = __import__('big_distill').load('caltech12 teacher')
-  assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), cast.params,
+  assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), room.params,
                                    params))
 
 
