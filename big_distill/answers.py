@@ -242,6 +242,10 @@ def _begin(folder, wanted, hosts, nbytes):
           f'answers.store={folder} has {field}={written.get(field)!r}, this run '
           f'{field}={want!r}: these are other answers. Name another folder, or '
           f'remove this one.')
+  shards = written.get('shards')
+  if not isinstance(shards, int) or shards < 1:
+    raise ValueError(f'{path} is damaged: it has shards={shards!r}. Remove the '
+                     'folder, and its answers are given again.')
   return written
 
 

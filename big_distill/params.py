@@ -61,6 +61,7 @@ def load_npz(path: Any) -> dict[str, np.ndarray]:
   try:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
       _check_members(archive, len(content))
+      _check_count(archive, content)
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
       flat = {name: np.asarray(file[name]) for name in file.files}
   except Exception as error:  # A bad zip raises BadZipFile, zlib.error, ...
@@ -93,6 +94,20 @@ def _check_members(archive, size):
       if wants != member.file_size and not dtype.hasobject:  # np.load says it.
         raise ValueError(f'{name} has {member.file_size} bytes, its shape '
                          f'{shape} of {dtype} {wants}')
+
+
+def _check_count(archive, content):
+  """Raises ValueError where the archive has more members than it lists.
+
+  One wrong length in its list hides the members after it.
+  """
+  end = content.rfind(b'PK\x05\x06')
+  count = int.from_bytes(content[end + 10:end + 12], 'little')
+  if not archive.infolist():
+    raise ValueError('there is no array in it')
+  if count not in (len(archive.infolist()), 0xffff):  # The latter is "many".
+    raise ValueError(f'{count} arrays were written, and '
+                     f'{len(archive.infolist())} are listed')
 
 
 def check_numbers(flat: Flat, what: Any) -> None:
