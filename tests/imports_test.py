@@ -1,8 +1,11 @@
-"""TensorFlow stays in input/, writers.py and main.py."""
+"""TensorFlow stays in input/, writers.py and main.py; imports are declared."""
 
+import ast
+from importlib import metadata
 import os
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 
 import big_distill
 
+ROOT = pathlib.Path(__file__).parent.parent
 WITH_TENSORFLOW = ('big_distill.input', 'big_distill.writers',
                    'big_distill.main')
 # Each takes as long to import as all that a command needs to check its flags.
@@ -54,3 +58,35 @@ def test_only_parallel_knows_the_device_axis():
       for word in ('jax.pmap', 'lax.ps', 'lax.pm', 'lax.pp', 'lax.all_',
                    'axis_name', 'axis_index'):
         assert word not in text, f'{file}: {word}'
+
+
+def imported(folder):
+  """The top-level modules that files in a folder import."""
+  for file in (ROOT / folder).rglob('*.py'):
+    for node in ast.walk(ast.parse(file.read_text())):
+      if isinstance(node, ast.Import):
+        yield from (alias.name.split('.')[0] for alias in node.names)
+      elif isinstance(node, ast.ImportFrom):
+        yield node.module.split('.')[0]
+
+
+def declared(node):
+  """The distributions among the strings of a part of setup.py."""
+  return {re.match(r'[\w-]*', text.value)[0].lower().replace('_', '-')
+          for text in ast.walk(node) if isinstance(text, ast.Constant)}
+
+
+@pytest.mark.parametrize('folder', ['big_distill', 'configs', 'tests'])
+def test_setup_declares_every_import(folder):
+  call = ast.parse((ROOT / 'setup.py').read_text()).body[-1].value
+  given = {word.arg: word.value for word in call.keywords}
+  known = declared(given['install_requires']) | {'jaxlib'}  # Jax's own.
+  extras = ast.literal_eval(given['extras_require'])
+  for extra in ('test', 'plot') if folder == 'tests' else ('plot',):
+    known |= declared(ast.parse(repr(extras[extra])))
+  ours = {'big_distill', 'configs', 'bench', 'tests', *(
+      file.stem for file in (ROOT / 'tests').glob('*.py'))}
+  owners = metadata.packages_distributions()
+  for module in {*imported(folder)} - ours - sys.stdlib_module_names:
+    names = {name.lower().replace('_', '-') for name in owners[module]}
+    assert names & known, f'{module} of {names}'
