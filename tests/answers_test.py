@@ -56,7 +56,7 @@ def test_rows_are_found_by_number_in_any_order(tmp_path):
 
 
 def test_answers_of_several_arrays_keep_their_dtypes(tmp_path):
-  kept = topk.compress(LOGITS[0], 3)
+  kept = topk.compress(jax.numpy.asarray(LOGITS[0]), 3)
   store = open_store(tmp_path, like=[kept])
   store.write(2, [kept])
   got, = store.read(2)
