@@ -80,7 +80,14 @@ def losses_kept(rows):
       [kept, size[kept], *(cells[kept, t] for t in heats)] for kept in size]
 
 
-MADE = 'jax {jax}, commit {commit}, `bench/{name}.csv`.'
+MADE = 'jax {jax}, commit {commit}, `bench/{csv}.csv`.'
+ANSWERS = (
+    listed(**{'taught': '{way}', 'students': '{students}', 'ms': '{ms}',
+              'images/s, once a student': '{images_per_s:,.0f}',
+              'times live': '{times_live:.2f}',
+              'by arithmetic': '{by_arithmetic:.2f}'}),
+    '{name}, {classes} classes, {size} px, batch {batch}, {device}; reading '
+    '{answer_bytes} bytes for each image takes {read_ms} ms a step; ' + MADE)
 TABLES = {  # Name of a CSV: its table, and what is said below.
     'models': (
         crossed('images/s (times plain Flax)', 'code', 'pass'),
@@ -93,7 +100,7 @@ TABLES = {  # Name of a CSV: its table, and what is said below.
     'images': (
         crossed('images/s of a core (times plain)', 'views', 'code'),
         'Inception crops of {data}, batch {batch}, CPU time of all threads, '
-        'tensorflow {tensorflow}, commit {commit}, `bench/{name}.csv`.'),
+        'tensorflow {tensorflow}, commit {commit}, `bench/{csv}.csv`.'),
     'teachers': (
         listed(**{'teacher': '{teacher}, {size} px', 'kept as': '{weights}',
                   'computed in': '{dtype}', 'bytes': '{bytes:,.0f}',
@@ -102,6 +109,7 @@ TABLES = {  # Name of a CSV: its table, and what is said below.
                   'ms': '{ms}'}),
         'Against the exact teacher, on photographs; forward of one batch, {cpus} '
         'CPU cores, ' + MADE),
+    'answers_gpu': ANSWERS,
     'topk': (
         losses_kept,
         'Error of the KL / of its gradient, relative to all logits in float64, of '
@@ -124,7 +132,7 @@ def table(name):
   first, *rest = make(rows)
   lines = [first, ['---'] * len(first), *rest]
   return '\n'.join([*(f'| {" | ".join(line)} |' for line in lines), '',
-                    caption.format(**rows[0], name=name), ''])
+                    caption.format(**rows[0], csv=name), ''])
 
 
 def replaced(text):
@@ -135,9 +143,9 @@ def replaced(text):
 def main():
   for page in PAGES:
     with open(page) as file:
-      text = file.read()
+      text = replaced(file.read())
     with open(page, 'w') as file:
-      file.write(replaced(text))
+      file.write(text)
 
 
 if __name__ == '__main__':
