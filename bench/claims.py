@@ -3,18 +3,21 @@
   python -m bench.claims --study=DIR [--markdown] [--figure=STEM]
 
 DIR is that of bench/reproduce.py. The figure is the paper's Figs 3 and 4: each
-arm at each length, the range over seeds as bars. An inequality says that one side's mean over
-arms and seeds is above another's, on the same test images. It is `shown` where
-the 95 % interval of the difference, by bootstrap over these images, lies above
-zero; `against` where it lies below; else `null`. Training losses, of which there
-is one a student, take the range over seeds for the interval.
+arm at each length, with the range over seeds. An inequality says that one
+side's mean over arms and seeds is above another's, on the same test images. It
+is `shown` where the 95 % interval of the difference, by bootstrap over these
+images, lies above zero; `against` where it lies below; else `null`. Training
+losses, of which there is one a student, take the range over seeds.
 """
 
+from collections.abc import Iterator
+import functools
 import json
 import pathlib
 from typing import Any, NamedTuple
 
 from absl import flags
+from absl import logging
 import numpy as np
 
 from big_distill import command
@@ -46,22 +49,18 @@ class Claim(NamedTuple):
 def _claims():
   patient = lambda arms: Side(arms, LONG)
   for metric in ('agree', 'top1'):
-    yield Claim(1, 'independent above fixed, patient', metric,
-                patient(INDEPENDENT), patient(FIXED))
-    yield Claim(1, 'same above independent, patient', metric, patient(SAME),
-                patient(INDEPENDENT))
-    yield Claim(1, 'funmatch above same, patient', metric, patient(FUNMATCH),
-                patient(SAME))
+    for words, high, low in (
+        ('independent above fixed', INDEPENDENT, FIXED),
+        ('same above independent', SAME, INDEPENDENT),
+        ('funmatch above same', FUNMATCH, SAME)):
+      yield Claim(1, f'{words}, patient', metric, patient(high), patient(low))
     yield Claim(1, 'fixed above funmatch, short', metric, Side(FIXED, SHORT),
                 Side(FUNMATCH, SHORT))
-  yield Claim(2, "funmatch's training loss above fixed's", 'loss',
-              patient(FUNMATCH), patient(FIXED))
-  yield Claim(2, "same's training loss above fixed's", 'loss', patient(SAME),
-              patient(FIXED))
-  yield Claim(2, "fixed's test KL above same's", 'kl', patient(FIXED),
-              patient(SAME))
-  yield Claim(2, "fixed's test KL above funmatch's", 'kl', patient(FIXED),
-              patient(FUNMATCH))
+  for whose, arms in (("funmatch's", FUNMATCH), ("same's", SAME)):
+    yield Claim(2, f"{whose} training loss above fixed's", 'loss',
+                patient(arms), patient(FIXED))
+    yield Claim(2, f"fixed's test KL above {whose}", 'kl', patient(FIXED),
+                patient(arms))
   lengths = (SHORT, 100, 300, LONG)
   for short, long in zip(lengths, lengths[1:]):
     yield Claim(3, f'funmatch, {long} epochs above {short}', 'top1',
@@ -73,8 +72,9 @@ def _claims():
   for metric in ('agree', 'top1'):
     yield Claim(4, f'same/ic above funmatch, {SHORT} epochs', metric,
                 Side(('same/ic',), SHORT), Side(FUNMATCH, SHORT))
-    yield Claim(4, f'funmatch above same/ic, {LONG} epochs', metric,
-                patient(FUNMATCH), patient(('same/ic',)))
+    for epochs in lengths[1:]:  # Where it turns from against to shown.
+      yield Claim(4, f'funmatch above same/ic, {epochs} epochs', metric,
+                  Side(FUNMATCH, epochs), Side(('same/ic',), epochs))
     yield Claim(4, 'funmatch above same/ic, 3000 epochs', metric,
                 Side(FUNMATCH, 3000, 'patient'),
                 Side(('same/ic',), 3000, 'patient'))
@@ -83,13 +83,25 @@ def _claims():
                 Side(arms, 300), patient(arms))
 
 
+def _pairs():
+  for metric in ('agree', 'top1'):
+    for high, low in (
+        (INDEPENDENT, FIXED[1:]), (('ind/rc',), ('fix/cc',)),
+        (('ind/ic',), ('fix/cc',)), (('ind/ic',), ('fix/ic_ens',)),
+        (('same/rc',), ('ind/rc',)), (('same/ic',), ('ind/ic',)),
+        (('same/ic',), ('same/rc',)), (LABELS, ('same/ic',))):
+      yield Claim(1, f'{" and ".join(high)} above {" and ".join(low)}, patient',
+                  metric, Side(high, LONG), Side(low, LONG))
+
+
 CLAIMS = tuple(_claims())
+PAIRS = tuple(_pairs())  # Looked at once the claims were judged.
 
 
 class Study:
   """Rows and answers of bench/reproduce.py."""
 
-  def __init__(self, folder: str):
+  def __init__(self, folder: str | pathlib.Path):
     self._folder = pathlib.Path(folder)
     lines = (self._folder / 'rows.jsonl').read_text().splitlines()
     self.rows = [json.loads(line) for line in lines]
@@ -119,8 +131,14 @@ class Study:
       if (row['stage'] == stage and row['at'] == row['epochs']
           and row['arm'] in side.arms):
         found.setdefault(row['seed'], []).append(row['loss'])
-    return np.asarray([np.mean(each) for each in found.values()]) if (
-        found) else None
+    means = [np.mean(each) for each in found.values()]
+    return np.asarray(means) if means else None
+
+
+@functools.lru_cache(1)
+def _draws(n):
+  """How often each of n images is drawn, in each draw [DRAWS, n]."""
+  return np.random.default_rng(0).multinomial(n, [1 / n] * n, DRAWS)
 
 
 def judge(claim: Claim, study: Study) -> dict[str, Any] | None:
@@ -135,8 +153,7 @@ def judge(claim: Claim, study: Study) -> dict[str, Any] | None:
     interval = difference.min(), difference.max()
   else:
     n = len(difference)
-    counts = np.random.default_rng(0).multinomial(n, [1 / n] * n, DRAWS)
-    interval = np.quantile(counts @ difference / n, [.025, .975])
+    interval = np.quantile(_draws(n) @ difference / n, [.025, .975])
   verdict = ('shown' if interval[0] > 0 else
              'against' if interval[1] < 0 else 'null')
   return dict(high=sides[0].mean(), low=sides[1].mean(),
@@ -156,65 +173,69 @@ def grid(study: Study) -> tuple[dict[int, dict[str, float]], str]:
     rows.sort(key=lambda row: -row['val_top1'])
     if tenth := rows[:len(rows) // 10]:
       best[epochs] = {key: float(np.exp(np.mean(np.log(
-          [row[key] for row in tenth])))) for key in ('lr', 'wd', 't')}
+          [row[key] for row in tenth])))) for key in ('lr', 't')}
   if len(best) < 2:
     return best, 'not run'
   short, long = best[min(best)], best[max(best)]
-  change = [np.sign(round(np.log(long[key] / short[key]), 6))
-            for key in ('lr', 't')]
-  return best, {(-1, -1): 'shown', (1, 1): 'against'}.get(
-      tuple(change), 'null')
-
-
-FIGURE = {metrics.STUDENT: 'test_top1', metrics.AGREE_KL: 'test_kl',
-          metrics.LOSS: 'loss'}
+  change = [np.sign(round(np.log(long[key] / short[key]), 6)) for key in short]
+  return best, {(-1, -1): 'shown', (1, 1): 'against'}.get(tuple(change), 'null')
 
 
 def panels(study: Study) -> list[figures.Panel]:
-  """Accuracy, KL and training loss against length; means over seeds."""
+  """Accuracy against length, that of LONG runs, loss against length."""
   runs: dict[tuple, list[dict]] = {}
   for row in study.rows:
     if not row['tuning'] and row['at'] == row['epochs']:
       runs.setdefault((row['arm'], row['epochs'], row['stage']), []).append(row)
-  drawn = []
-  for metric, key in FIGURE.items():
+
+  def panel(x_of, y_of, key, style, lengths=()):
     points = []
     for (arm, epochs, stage), rows in sorted(runs.items()):
       values = [row[key] for row in rows]
-      points.append(figures.Point(
-          figures.LENGTH, metric, 'dots', arm, stage, epochs,
-          float(np.mean(values)), min(values), max(values), len(values)))
-    if metric == metrics.STUDENT:
-      points.append(figures.Point(
-          figures.LENGTH, metric, 'teacher', 'teacher', '', '',
-          *[study.teacher()] * 3, 1))
-    drawn.append(figures.Panel(figures.LENGTH, metric, points))
+      if not lengths or epochs in lengths:
+        points.append(figures.Point(
+            x_of, y_of, style, arm, stage, epochs, float(np.mean(values)),
+            min(values), max(values), len(values)))
+    return figures.Panel(x_of, y_of, points)
+
+  drawn = [
+      panel(figures.LENGTH, metrics.STUDENT, 'test_top1', 'dots'),
+      panel(figures.RANK, metrics.STUDENT, 'test_top1', 'ranked', [LONG]),
+      panel(figures.LENGTH, metrics.LOSS, 'loss', 'dots')]
+  top = study.teacher()
+  drawn[0].points.append(figures.Point(
+      figures.LENGTH, metrics.STUDENT, 'teacher', 'teacher', '', '',
+      top, top, top, 1))
   return drawn
 
 
+def table(study: Study) -> Iterator[list[str]]:
+  """Cells of a line per inequality: its sides and their difference."""
+  for claim in CLAIMS + PAIRS:
+    judged = judge(claim, study)
+    share = claim.metric in ('top1', 'agree')
+    number = (lambda x: f'{100 * x:.1f}') if share else '{:.4f}'.format
+    yield [str(claim.number), claim.words, claim.metric] + (
+        ['', '', '', 'not run'] if judged is None else [
+            number(judged['high']), number(judged['low']),
+            f'{number(judged["difference"])} '
+            f'({" to ".join(map(number, judged["interval"]))})',
+            judged['verdict']])
+  best, verdict = grid(study)
+  means = '; '.join(
+      f'{epochs} epochs: lr {point["lr"]:.2g}, t {point["t"]:.2g}'
+      for epochs, point in best.items())
+  yield ['11', 'best rate and temperature fall', means, '', '', '', verdict]
+
+
 def main(flag: flags.FlagValues) -> None:
+  logging.set_verbosity(logging.WARNING)
   study = Study(flag.study)
   if flag.figure:
-    drawn = panels(study)
-    figures.save(f'{flag.figure}.csv', drawn)
-    figures.draw(drawn, flag.figure)
-  between, bar = (' | ', '|') if flag.markdown else ('  ', '')
-  for claim in CLAIMS:
-    judged = judge(claim, study)
-    percent = claim.metric in ('top1', 'agree')
-    number = (lambda x: f'{100 * x:.1f}') if percent else '{:.4f}'.format
-    cells = [str(claim.number), claim.words, claim.metric]
-    cells += ['', '', '', 'not run'] if judged is None else [
-        number(judged['high']), number(judged['low']),
-        f'{number(judged["difference"])} ({number(judged["interval"][0])} to '
-        f'{number(judged["interval"][1])})', judged['verdict']]
-    print(bar, between.join(cells), bar)
-  best, verdict = grid(study)
-  words = '; '.join(f'{epochs} epochs: ' + ', '.join(
-      f'{key} {value:.2g}' for key, value in point.items())
-                    for epochs, point in best.items())
-  print(bar, between.join(['11', 'best rate and temperature fall with length',
-                           words, '', '', '', verdict]), bar)
+    figures.save(f'{flag.figure}.csv', drawn := panels(study))
+    figures.draw(drawn, flag.figure, width=2.7)
+  for cells in table(study):
+    print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
 
 
 def _define_flags() -> None:

@@ -1,6 +1,7 @@
 """The study of many students measures what single runs would."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -228,6 +229,13 @@ def test_verdicts_follow_the_interval_of_paired_images(tmp_path):
   assert claims.judge(other, claims.Study(tmp_path))['verdict'] == 'against'
 
 
+def test_the_page_says_what_the_logs_say():
+  docs = pathlib.Path(__file__).parents[1] / 'docs'
+  lines = (docs / 'reproduction.md').read_text().splitlines()
+  for cells in claims.table(claims.Study(docs / 'logs' / 'reproduction')):
+    assert f'| {" | ".join(cells)} |' in lines
+
+
 def test_the_grids_verdict_is_about_its_best_tenth(tmp_path):
   def fill(best):  # {epochs: (rate, temperature) that is best}
     lines = [json.dumps(dict(
@@ -249,12 +257,14 @@ def test_the_grids_verdict_is_about_its_best_tenth(tmp_path):
 def test_the_figure_has_each_arm_at_each_length(tmp_path):
   for epochs in (1000, 30):
     write(tmp_path, epochs, lambda arm: 100, lambda arm: 1.)
-  accuracy, _, loss = claims.panels(claims.Study(tmp_path))
+  accuracy, longest, loss = claims.panels(claims.Study(tmp_path))
   *points, teacher = accuracy.points
   assert teacher.style == 'teacher' and teacher.y == 0
   assert [(point.label, point.x) for point in points] == [
       (arm, epochs) for arm in sorted(study.ARMS) for epochs in (30, 1000)]
   assert all((point.y, point.n) == (.25, 3) for point in points)
+  assert sorted((point.label, point.x) for point in longest.points) == [
+      (arm, 1000) for arm in sorted(study.ARMS)]
   low, mean, high = (getattr(loss.points[0], key) for key in ('low', 'y', 'high'))
   assert (low, high) == (1.01, 1.03) and mean == pytest.approx(1.02)
 

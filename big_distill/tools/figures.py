@@ -14,8 +14,10 @@ from big_distill import metrics
 from big_distill import views
 
 STEPS, EPOCHS, LENGTH, SOURCE = 'steps', 'epochs', 'total epochs', 'images'
+RANK = 'rank'  # For style 'ranked', whose values lie on the axis across.
 NAMES = {**metrics.TITLES, STEPS: 'Steps', EPOCHS: 'Epochs',
-         LENGTH: 'Training length (epochs)', SOURCE: 'Training images'}
+         LENGTH: 'Training length (epochs)', SOURCE: 'Training images',
+         RANK: ''}
 
 # Okabe and Ito's colours, which the colour-blind tell apart, but for yellow.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00',
@@ -55,6 +57,10 @@ def _count(x, _=None):
 
 def _is_share(metric):
   return bool(re.search(r'/(acc@|top)\d+$', metric))
+
+
+def _value(p):
+  return f'{100 * p.y:.1f}' if _is_share(p.y_of) else f'{p.y:.3g}'
 
 
 def steps(length):
@@ -119,14 +125,24 @@ def _draw_bars(axes, points, looks):
                   fmt='none', elinewidth=.8, capsize=2)
     for at, p in zip(x, group):
       axes.annotate(
-          f'{100 * p.y:.1f}' if _is_share(p.y_of) else f'{p.y:.3g}',
-          (at, p.high), (0, 2), ha='center', fontsize=6,
+          _value(p), (at, p.high), (0, 2), ha='center', fontsize=6,
           textcoords='offset points', path_effects=[
               patheffects.withStroke(linewidth=2, foreground='white')])
   crowded = sum(map(len, sources)) > 36
   axes.set_xticks(range(len(sources)), sources, rotation=20 * crowded,
                   ha='right' if crowded else 'center')
   axes.grid(False, axis='x')
+
+
+def _draw_ranked(axes, points, looks):
+  """Bars from left to right, the best above; labels beside them."""
+  points = sorted(points, key=lambda p: p.y)
+  bars = axes.barh(
+      [p.label for p in points], [p.y for p in points], .7,
+      xerr=_range(points), color=[looks[p.label][0] for p in points],
+      error_kw=dict(elinewidth=.8, capsize=2))
+  axes.bar_label(bars, [*map(_value, points)], padding=3, fontsize=7)
+  axes.grid(False, axis='y')
 
 
 def _range(points):
@@ -144,7 +160,8 @@ def _draw_teacher(axes, points, looks):
 
 
 STYLES = {'faint': _draw_faint, 'line': _draw_lines, 'dots': _draw_dots,
-          'bars': _draw_bars, 'teacher': _draw_teacher}  # Bold after faint.
+          'bars': _draw_bars, 'ranked': _draw_ranked,
+          'teacher': _draw_teacher}  # Bold after faint.
 
 
 def _split(points, *fields):
@@ -163,8 +180,8 @@ def _spans(panel, factor):
           and max(values) > factor * min(values))
 
 
-def draw(panels, stem):
-  """Writes stem.png and stem.pdf."""
+def draw(panels, stem, width=3.4):
+  """Writes stem.png and stem.pdf; a panel is `width` inches wide."""
   import matplotlib
   matplotlib.use('Agg')
   from matplotlib import pyplot as plt
@@ -180,16 +197,18 @@ def draw(panels, stem):
   order = {label: i for i, label in enumerate(looks)}
   figure, every = plt.subplots(
       1, len(panels), squeeze=False, layout='constrained',
-      figsize=(3.4 * len(panels), 2.9))
+      figsize=(width * len(panels), 2.9))
   for axes, panel in zip(every[0], panels):
     for style, of_style in STYLES.items():
       points = [p for p in panel.points if p.style == style]
       if points:
         of_style(axes, points, looks)
-    axes.set(xlabel=NAMES[panel.x], ylabel=NAMES.get(panel.y, panel.y))
+    axes.set_xlabel(NAMES[panel.x])
+    values = axes.xaxis if panel.x == RANK else axes.yaxis
+    values.set_label_text(NAMES.get(panel.y, panel.y))
     if _is_share(panel.y):
-      axes.yaxis.set_major_formatter(lambda y, _: f'{100 * y:g}')
-    elif panel.y == metrics.LOSS or _spans(panel, 4):
+      values.set_major_formatter(lambda y, _: f'{100 * y:g}')
+    elif panel.x != RANK and (panel.y == metrics.LOSS or _spans(panel, 4)):
       axes.set_yscale('log')
       axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
       axes.yaxis.set_major_formatter(lambda y, _: f'{y:g}')
