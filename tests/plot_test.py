@@ -165,6 +165,27 @@ def test_shares_are_percent_and_wide_ranges_logarithmic(tmp_path, monkeypatch):
   plt.close('all')
 
 
+def test_ranks_stand_best_above_and_are_read_across(tmp_path, monkeypatch):
+  from matplotlib import pyplot as plt
+  monkeypatch.setattr(plt, 'close', lambda figure: None)
+  points = [figures.Point(figures.RANK, 'student/acc@1', 'ranked', label, label,
+                          9, y, y - .01, y + .01, 3)
+            for label, y in (('a', .2), ('b', .527), ('c', .1))]
+  lines = figures.Panel('steps', 'student/acc@1', [figures.Point(
+      'steps', 'student/acc@1', 'line', 'a', 'a', 0, .5, .5, .5, 1)])
+  figures.draw([lines, figures.Panel(figures.RANK, 'student/acc@1', points)],
+               str(tmp_path / 'fig'))
+  axes = plt.gcf().axes[1]
+  at = {text.get_text(): y for y, text in zip(
+      axes.get_yticks(), axes.get_yticklabels())}
+  assert at['c'] < at['a'] < at['b']
+  assert [text.get_text() for text in axes.texts] == ['10.0', '20.0', '52.7']
+  assert axes.get_xlabel() == 'Student accuracy (%)' and not axes.get_ylabel()
+  assert axes.xaxis.get_major_formatter()(.5, None) == '50'
+  monkeypatch.undo()
+  plt.close('all')
+
+
 def test_a_student_from_a_checkpoint_is_told_from_one_from_scratch(
     make, tmp_path):
   words = [make('a'), make('b', init='gs://models/BiT-M-R50x1.npz')]
