@@ -30,7 +30,8 @@ right = (logits.argmax(-1) == batch['label']).mean()
 assert right > .7, f'The bundled teacher has {right:.0%} right.'
 
 commands = ['.'.join(file.relative_to(package.parent).with_suffix('').parts)
-            for file in package.rglob('*.py') if '__main__' in file.read_text()]
+            for file in package.rglob('*.py')
+            if '\nif __name__' in file.read_text()]
 assert {'big_distill.main', 'big_distill.tools.sweep'} <= {*commands}, commands
 for command in commands:
   ran = subprocess.run([sys.executable, '-m', command, '--help'], text=True,
