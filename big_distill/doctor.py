@@ -14,8 +14,8 @@ import numpy as np
 
 from big_distill import costs
 from big_distill import course as course_lib
+from big_distill import faculty as faculty_lib
 from big_distill import parallel
-from big_distill import replay
 from big_distill import steps
 
 OK, LOOK, WRONG = 'ok', 'look', 'wrong'
@@ -118,7 +118,7 @@ def accuracies(course: course_lib.Course) -> list[Finding]:
             if teacher.size and not teacher.foreign]
   if not lesson.labelled or not models:
     return [Finding(OK, 'accuracy', 'there are no labels to measure it by.')]
-  shown = replay.seen_by(lesson)
+  shown = faculty_lib.seen_by(lesson)
   batch = next(course.feed.single(shown, 0, 1))
   label = np.asarray(batch['label'])
   known = label >= 0 if label.ndim == 1 else label.any(-1)

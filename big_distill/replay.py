@@ -15,12 +15,13 @@ import jax
 import numpy as np
 
 from big_distill import answers as answers_lib
+from big_distill import faculty as faculty_lib
 from big_distill import feed as feed_lib
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import steps
+from big_distill import store as store_lib
 from big_distill import views
-from big_distill.classroom import Classroom
 
 # Mean KL in nats past which kept answers are not those of this teacher. A
 # teacher that computes in bfloat16 in place of float32 drifts by 5e-6
@@ -49,77 +50,6 @@ class Options(NamedTuple):
       raise ValueError(f'answers.top={self.top}: keep 1 to {num_classes} logits, '
                        'or all of them with top=None.')
     return answers_lib.Form(self.dtype, self.top)
-
-
-class Faculty:
-  """The teachers' parameters on the devices, read when somebody first asks."""
-
-  def __init__(self, room: Classroom) -> None:
-    self._room, self._params = room, None
-
-  def __call__(self) -> list[Any]:
-    if self._params is None:
-      with jax.transfer_guard('allow'):
-        self._params = parallel.replicate(
-            self._room.read_teachers().teacher_params)
-    return self._params
-
-
-class Asker:
-  """Asks the teachers about single steps, apart from any student."""
-
-  def __init__(self, lesson: steps.Lesson, feed: feed_lib.Feed,
-               faculty: Faculty) -> None:
-    self._lesson, self._feed, self._faculty = lesson, feed, faculty
-    self._shown = seen_by(lesson)
-    self._next = -1
-    self._batches: Iterator[dict[str, Any]] = iter(())
-    self._see = feed.compile(self._look, self._shown, calls=False, donate=False)
-    self._pack = parallel.pmap(self._packed)
-
-  def _look(self, step, teacher_params, batch):
-    """(What teachers answer, what foreign ones see) of one step."""
-    seen = self._lesson.see(step, batch)
-    own = {teacher.name: teacher.answer(params, seen[str(teacher.sees)])
-           for teacher, params in zip(self._lesson.teachers, teacher_params)
-           if teacher.size and not teacher.foreign}
-    return own, {str(teacher.sees): seen[str(teacher.sees)]
-                 for teacher in self._lesson.teachers if teacher.foreign}
-
-  def _packed(self, answers):
-    logits = self._lesson.condense([
-        answers[teacher.name] for teacher in self._lesson.teachers
-        if teacher.size])
-    return logits, self._lesson.form.pack(logits)
-
-  def ask(self, step: int) -> tuple[list[Any], Any]:
-    """(live logits, the same packed) for a step: this host's, [b, ...]."""
-    with jax.transfer_guard('allow'):  # Inside the loop, and seldom.
-      return self._ask(step)
-
-  def _ask(self, step):
-    if step != self._next:  # Steps in a row need one stream of batches.
-      self._batches = self._feed.single(self._shown, step, step + 2**20)
-    self._next = step + 1
-    batch = parallel.split(next(self._batches))
-    own, seen = self._see(parallel.replicate(np.int32(step)), self._faculty(),
-                          batch)
-    for teacher in self._lesson.teachers:
-      if teacher.foreign:
-        own[teacher.name] = parallel.split(teacher.answer(
-            {}, parallel.join(seen[str(teacher.sees)])))
-    return parallel.join(self._pack(own))
-
-
-def is_foreign(lesson: steps.Lesson) -> bool:
-  """Whether a teacher answers on the host."""
-  return any(teacher.foreign for teacher in lesson.teachers)
-
-
-def seen_by(lesson: steps.Lesson) -> list[views.View]:
-  """The views of a lesson's teachers, each once."""
-  return sorted({teacher.sees for teacher in lesson.teachers
-                 if isinstance(teacher.sees, views.View)}, key=str)
 
 
 class Live:
@@ -193,13 +123,13 @@ class Replay(Live):
 
   def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
                feed: feed_lib.Feed, shown: Sequence[views.View],
-               faculty: Faculty, store: answers_lib.Store, known: np.ndarray,
+               faculty: faculty_lib.Faculty, store: store_lib.Store, known: np.ndarray,
                audit_percent: float, per_call: int) -> None:
     super().__init__(lesson, pupils, feed, shown, faculty)
     self._store, self._known, self._per_call = store, known.copy(), per_call
     self._pending: list[tuple[list[int], Any]] = []
-    self._foreign = is_foreign(lesson)
-    self._asker = Asker(lesson, feed, faculty)
+    self._foreign = faculty_lib.is_foreign(lesson)
+    self._asker = faculty_lib.Asker(lesson, feed, faculty)
     self._every = (round(100 / audit_percent)
                    if audit_percent and not self._foreign else 0)
     self._drift = parallel.pmap(lambda live, kept: [

@@ -9,6 +9,7 @@ import pytest
 
 from big_distill import answers
 from big_distill import losses
+from big_distill import store as store_lib
 from big_distill import topk
 
 BLOCKS, ROWS, C = 5, 8, 12
@@ -20,7 +21,7 @@ MANIFEST = {'seed': 0, 'teachers': [{'identity': 'x'}]}
 def open_store(folder, host=(0, 1), like=None, manifest=MANIFEST, **options):
   share = ROWS // host[1]
   like = like or [jax.ShapeDtypeStruct((share, C), np.float32)]
-  return answers.Store(str(folder), manifest, like, BLOCKS, host, **options)
+  return store_lib.Store(str(folder), manifest, like, BLOCKS, host, **options)
 
 
 def fill(folder, hosts=1, blocks=range(BLOCKS)):
@@ -107,7 +108,7 @@ def test_a_kill_between_answers_and_checksum_leaves_the_block_missing(
   def killed(rows):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(answers, '_check', killed)
+  monkeypatch.setattr(store_lib, '_check', killed)
   with pytest.raises(KeyboardInterrupt):
     store.write(1, [LOGITS[1]])
   monkeypatch.undo()
@@ -133,12 +134,12 @@ def test_only_as_many_hosts_as_began_a_store_complete_it(tmp_path):
 def test_a_disk_without_room_is_said_before_anything_is_written(
     tmp_path, monkeypatch):
   usage = type('Usage', (), {'free': 100})
-  monkeypatch.setattr(answers.shutil, 'disk_usage', lambda path: usage)
+  monkeypatch.setattr(store_lib.shutil, 'disk_usage', lambda path: usage)
   with pytest.raises(ValueError, match='0.00 GB are free there'):
     open_store(tmp_path)
   assert not any(tmp_path.iterdir())
   with pytest.raises(ValueError, match='local disk'):
-    answers.Store('gs://bucket/answers', {}, [], 1)
+    store_lib.Store('gs://bucket/answers', {}, [], 1)
 
 
 def test_packing_all_classes_in_float32_changes_no_bit():
@@ -172,15 +173,15 @@ def test_drift_is_none_of_the_same_and_that_of_kl_otherwise():
 
 
 def test_kept_evaluations_come_back_and_damage_is_answered_again(tmp_path):
-  kept = answers.Kept(str(tmp_path))
+  kept = store_lib.Kept(str(tmp_path))
   kept['k'] += [{('teacher', 'logits'): LOGITS[i]} for i in range(3)]
   kept.save('k')
-  again = answers.Kept(str(tmp_path))['k']
+  again = store_lib.Kept(str(tmp_path))['k']
   assert all((a['teacher', 'logits'] == LOGITS[i]).all()
              for i, a in enumerate(again)) and len(again) == 3
   path, = (tmp_path / 'evals').iterdir()
   path.write_bytes(path.read_bytes()[:-40])
-  assert answers.Kept(str(tmp_path))['k'] == []
+  assert store_lib.Kept(str(tmp_path))['k'] == []
 
 
 def test_the_manifest_names_what_changed():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from big_distill import course
+from big_distill import lessons as lessons_lib
 from big_distill.input import pipeline
 from big_distill.tools import record
 from configs import quickstart
@@ -35,7 +36,7 @@ def recording(tmp_path_factory):
   """A recording of three blocks, the second of them written last."""
   folder = tmp_path_factory.mktemp('recording') / 'answers'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(course, 'BLOCK', 16)
+    patch.setattr(lessons_lib, 'BLOCK', 16)
     assert record.record(stored(folder), pipeline) == 3
     checks = np.memmap(folder / 'checks-00000-of-00001.bin', np.uint64, 'r+')
     whole, checks[1] = checks.copy(), 0

@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from big_distill import course
+from big_distill import lessons as lessons_lib
 from big_distill import pretrained
 from big_distill import train
 from big_distill import views
@@ -196,7 +196,7 @@ def test_an_audit_measures_no_drift_and_finds_other_answers(
   assert all(row['answers/drift_max'] < 1e-4 for row in drifts)
   shutil.copytree(store, tmp_path / 'answers')
   changes['answers.store'] = f'{tmp_path}/answers'
-  other = course.open_store(course.prepare(config(**changes), pipeline),
+  other = lessons_lib.open_store(lessons_lib.prepare(config(**changes), pipeline),
                             config(**changes))
   for block in range(PERIOD):
     other.write(block, [x[::-1].copy() for x in other.read(block)])
@@ -233,8 +233,8 @@ def test_a_function_of_the_user_teaches_and_is_evaluated(tmp_path):
   assert first[2][-1]['agree/kl'] > 0 and 'teacher/acc@1' in first[2][0]
 
   # What was kept is the function's answer to the mixed view of a step.
-  lessons = course.prepare(config(**changes), pipeline)
-  store = course.open_store(lessons, config(**changes))
+  lessons = lessons_lib.prepare(config(**changes), pipeline)
+  store = lessons_lib.open_store(lessons, config(**changes))
   view = lessons.lesson.teachers[0].sees
   batch = next(pipeline.train_batches(lessons.source, [view], 32, 0, 2, 3,
                                       period=PERIOD))
@@ -286,8 +286,8 @@ def test_an_onnx_file_teaches(tmp_path):
       python=f'{tmp_path}/mine.py:make', size=16)),
              'answers.store': f'{tmp_path}/answers', 'total_steps': 2}
   run(tmp_path / 'run', **changes)
-  lessons = course.prepare(config(**changes), pipeline)
-  store = course.open_store(lessons, config(**changes))
+  lessons = lessons_lib.prepare(config(**changes), pipeline)
+  store = lessons_lib.open_store(lessons, config(**changes))
   view = lessons.lesson.teachers[0].sees
   batch = next(pipeline.train_batches(lessons.source, [view], 32, 0, 1, 2,
                                       period=PERIOD))

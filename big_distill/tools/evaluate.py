@@ -19,12 +19,12 @@ from ml_collections import config_flags
 
 from big_distill import classroom
 from big_distill import command
-from big_distill import course
 from big_distill import exams
+from big_distill import faculty as faculty_lib
+from big_distill import lessons as lessons_lib
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import registry
-from big_distill import replay
 from big_distill import views
 
 
@@ -35,7 +35,7 @@ def evaluate(config: Mapping[str, Any], file: str,
   config = {**config, 'data': {**config['data'], 'cache': 'none'},
             'student': dict(init=file, size=config['student']['size'])}
   plan_lib.check_keys(config)
-  load = course.loader(data)
+  load = lessons_lib.loader(data)
   source, crops = load(config['data']), config.get('crops', {})
   room = classroom.load(config, views.mode('same/ic'), source)
   examined = [exams.make(name, section, config['data'], load)
@@ -45,7 +45,7 @@ def evaluate(config: Mapping[str, Any], file: str,
       batch_size=config['batch_size'], seed=config.get('seed', 0),
       host=(jax.process_index(), jax.process_count())))
   return run(0, parallel.replicate(room.params),
-             replay.Faculty(room))
+             faculty_lib.Faculty(room))
 
 
 def table(metrics: Mapping[str, float]) -> str:

@@ -27,10 +27,10 @@ from ml_collections import config_flags
 import numpy as np
 
 from big_distill import command
-from big_distill import course
+from big_distill import faculty as faculty_lib
 from big_distill import feed as feed_lib
+from big_distill import lessons as lessons_lib
 from big_distill import parallel
-from big_distill import replay
 from big_distill import steps
 
 SAY = 10.  # Seconds between lines on progress.
@@ -41,8 +41,8 @@ def record(config: Mapping[str, Any], data: Any) -> int:
 
   Returns the number of blocks that this host wrote.
   """
-  lessons = course.prepare(config, data)
-  store = course.open_store(lessons, config)
+  lessons = lessons_lib.prepare(config, data)
+  store = lessons_lib.open_store(lessons, config)
   if store is None:
     raise ValueError('The config does not say where to keep answers: set '
                      'answers.store=FOLDER.')
@@ -50,7 +50,7 @@ def record(config: Mapping[str, Any], data: Any) -> int:
   if not missing.size:
     return 0
   store.check_can_record()
-  faculty = replay.Faculty(lessons.room)
+  faculty = faculty_lib.Faculty(lessons.room)
   ask = (_voting(lessons, faculty, data) if lessons.mode.votes
          else _asking(lessons, faculty, data))
   began = said = time.monotonic()
@@ -68,12 +68,12 @@ def record(config: Mapping[str, Any], data: Any) -> int:
   return len(missing)
 
 
-def _asking(lessons: course.Lessons, faculty: replay.Faculty,
+def _asking(lessons: lessons_lib.Lessons, faculty: faculty_lib.Faculty,
             data: Any) -> Callable[[int], Iterator]:
   """-> block -> what teachers answer to the batch of that step."""
   feed = feed_lib.Feed(data, lessons.source, lessons.plan, lambda start: [],
                        **lessons.crops)
-  asker = replay.Asker(lessons.lesson, feed, faculty)
+  asker = faculty_lib.Asker(lessons.lesson, feed, faculty)
 
   def ask(block):
     yield asker.ask(block)[1]
@@ -82,13 +82,13 @@ def _asking(lessons: course.Lessons, faculty: replay.Faculty,
   return ask
 
 
-def _voting(lessons: course.Lessons, faculty: replay.Faculty,
+def _voting(lessons: lessons_lib.Lessons, faculty: faculty_lib.Faculty,
             data: Any) -> Callable[[int], Iterator]:
   """-> block -> each model's mean of votes on this host's examples of it."""
   lesson, plan, crops = lessons.lesson, lessons.plan, {**lessons.crops}
   place, hosts = crops.pop('host')
   n, votes = lessons.source.num_examples, lessons.mode.votes
-  share = -(-course.BLOCK // hosts)
+  share = -(-lessons_lib.BLOCK // hosts)
   batch_size = plan.batch_size // hosts
   models = [(i, teacher) for i, teacher in enumerate(lesson.teachers)
             if teacher.size]

@@ -14,8 +14,8 @@ from typing import Any
 from absl import flags
 
 from big_distill import command
-from big_distill import course
 from big_distill import ledger
+from big_distill import lessons as lessons_lib
 from big_distill import metrics
 from big_distill import plan as plan_lib
 from big_distill import runs
@@ -27,7 +27,7 @@ def verify(run: runs.Run, data: Any, hosts: int = 1) -> tuple[str, bool]:
   if run.config is None or not rows:
     raise ValueError(f'{run.path} has no config.json, or no row that says what '
                      'was seen: name the workdir of a run of this version.')
-  source = course.loader(data)(run.config['data'])
+  source = lessons_lib.loader(data)(run.config['data'])
   plan = plan_lib.make(run.config, source.num_examples, devices=1, hosts=1)
   known, gaps, at = 0, [], 0
   for row in rows:
