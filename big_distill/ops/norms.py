@@ -63,6 +63,10 @@ def _group_norm_forward(x, scale, bias, groups, eps, relu):
   # E[x^2] - E[x]^2 loses the digits of a variance that is small beside the mean,
   # so the first pixel is subtracted before.
   pixel = _over_group(wide[:, 0, 0], groups)
+  # The maximum changes nothing, but keeps compilers from contracting the mean's
+  # product with the subtractions, in some places and not in others: the pixel
+  # would then be one number here and another there.
+  pixel = jnp.maximum(pixel, jnp.finfo(jnp.float32).min)
   wide = wide - pixel[:, None, None]
   mean = _over_group(jnp.mean(wide, axis=(1, 2)), groups)
   power = _over_group(jnp.mean(jnp.square(wide), axis=(1, 2)), groups)
