@@ -25,6 +25,7 @@ from big_distill import command
 from big_distill import costs
 from big_distill import course as course_lib
 from big_distill import parallel
+from big_distill.tools import bench
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -38,16 +39,16 @@ def time_step(config, per_device, calls, repeats):
       {**config, 'batch_size': per_device * jax.device_count(), 'evals': {}},
       noise.Noise(CLASSES))
   state = parallel.replicate(course.state)
-  teachers = parallel.replicate(course.room.teacher_params)
   batch = parallel.split(next(course.feed.batches(0)))
 
   def step():
     nonlocal state
-    state, scalars = course.steps.program(state, teachers, batch)
+    (state, scalars), = course.steps.take({'': state}, batch, 0, 1).values()
     return scalars
 
   (_, seconds), = stopwatch.in_turn({'step': step}, calls, repeats).values()
-  return seconds, costs.exchanged(course.steps.program, state, teachers, batch)
+  _, learn = bench.arguments(course, next(course.feed.batches(0)))
+  return seconds, costs.exchanged(course.steps.learn(''), *learn)
 
 
 def run(layout):

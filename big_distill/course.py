@@ -50,6 +50,12 @@ class Course(NamedTuple):
   layout: str
   card: cards.Card
 
+  @property
+  def shown(self) -> list[views.View]:
+    """The views that a step needs if its teachers answer it."""
+    asked = [] if self.mode.votes else faculty_lib.seen_by(self.lesson)
+    return sorted({self.room.sees, *asked}, key=str)
+
 
 def make(config: Mapping[str, Any], data: Any, read: bool = True) -> Course:
   """The Course of a config; `data` has the functions of input/pipeline.py.
@@ -97,11 +103,10 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
       spans = replay.spans(known | faculty_lib.is_foreign(lesson), plan.total, shown,
                            alone)
   feed = feed_lib.Feed(data, source, plan, spans, attach, **crops)
-  taking = (replay.Replay(lesson, pupils, feed, shown, faculty, store, known,
+  taking = (replay.Replay(lesson, pupils, feed, faculty, store, known,
                           options.audit_percent, plan.per_call)
             if store and not mode.votes else
-            replay.Live(lesson, pupils, feed, shown,
-                        (lambda: []) if mode.votes else faculty))
+            replay.Live(lesson, pupils, feed, faculty))
   kept = store_lib.Kept(store.folder if store else None, lessons.host)
   eval_batches = functools.partial(
       registry.bind(data.eval_batches, **crops), batch_size=plan.batch_size,

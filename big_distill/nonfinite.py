@@ -82,7 +82,7 @@ def verdict(parts: list[Part]) -> str:
 def batch_of(course: course_lib.Course, step: int) -> dict[str, Any]:
   """This host's batch of a single step (0 is the first), with kept answers."""
   kept = course.steps.kept(step)
-  batch = next(course.feed.single(course.steps.shown, step, step + 1))
+  batch = next(course.feed.single(course.shown, step, step + 1))
   return batch if kept is None else {**batch, 'answers': kept}
 
 
@@ -137,7 +137,7 @@ def inspect(course: course_lib.Course, state: steps.State,
   names: list[str] = []
   look = course.feed.compile(
       functools.partial(_look, course.lesson, course.pupil, names),
-      course.steps.shown, calls=False, donate=False)
+      course.shown, calls=False, donate=False)
   teachers = [] if 'answers' in batch else course.faculty()
   measured = parallel.first(look(parallel.replicate(state), teachers,
                                  parallel.split(batch)))

@@ -6,7 +6,7 @@ reads. At a stated rate a step that was read is answered live as well, so that
 answers to other pixels, or of another teacher, do not go unnoticed.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -55,31 +55,27 @@ class Options(NamedTuple):
 class Live:
   """Takes the steps of students whose teachers answer every batch.
 
-  pupils: {name: steps.Pupil}. The first that learns is taught live; the others
-  learn from the same answers, which is the same computation (Lesson.live).
+  Teaching and learning are two programs, one for the teachers and one for each
+  of `pupils`, {name: steps.Pupil}. So learning is one and the same computation,
+  whether answers are given now or were kept, to one student or to several.
   """
 
   def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
-               feed: feed_lib.Feed, shown: Sequence[views.View],
-               faculty: Callable[[], list[Any]]) -> None:
+               feed: feed_lib.Feed, faculty: Callable[[], list[Any]]) -> None:
     self._lesson, self._pupils, self._feed = lesson, pupils, feed
-    self.shown, self._faculty = shown, faculty
+    self._faculty = faculty
     self.audited: dict[str, float] = {}  # Metrics of the last audit.
-    # Compiled when they are first called.
-    self._live = functools.cache(self._compile_live)
-    self._learn = functools.cache(self._compile_learn)
+    # Compiled when it is first called.
+    self.learn = functools.cache(self._compile_learn)
 
-  @property
-  def program(self) -> Callable:
-    """(state, teachers' params, call) -> State, scalars; of the first pupil."""
-    return self._feed.compile(functools.partial(
-        self._lesson.step, next(iter(self._pupils.values()))), self.shown)
-
-  def _compile_live(self, name):
-    return self._feed.compile(functools.partial(
-        self._lesson.live, self._pupils[name]), self.shown)
+  @functools.cached_property
+  def teach(self) -> Callable:
+    """(steps taken, teachers' params, call) -> next step, {}, kept answers."""
+    return self._feed.compile(self._lesson.teach,
+                              faculty_lib.seen_by(self._lesson), donate=False)
 
   def _compile_learn(self, name):
+    """(State, [], call with answers) -> State, scalars, of a pupil."""
     pupil = self._pupils[name]
     return self._feed.compile(functools.partial(self._lesson.step, pupil),
                               [pupil.sees])
@@ -91,20 +87,21 @@ class Live:
     Returns {name: (State, scalars)}.
     """
     del first, last
-    return self._teach(states, call)[0]
+    if 'answers' in call:  # They came with the images.
+      return self._follow(states, call, call['answers'])
+    return self._follow(states, call, self._ask(states, call))
 
-  def _teach(self, states, call):
-    """(what take returns, the answers on the devices)."""
-    leader, *others = states
-    state, scalars, kept = self._live(leader)(
-        states[leader], self._faculty(), call)
-    return {leader: (state, scalars),
-            **self._follow({name: states[name] for name in others}, call,
-                           kept)}, kept
+  def _ask(self, states, call):
+    """The answers to a call, on the devices; none where only labels teach."""
+    if not any(teacher.size for teacher in self._lesson.teachers):
+      return []
+    state, *_ = states.values()
+    *_, kept = self.teach(state.step, self._faculty(), call)
+    return kept
 
   def _follow(self, states, call, kept):
     call = {**call, 'answers': kept}
-    return {name: self._learn(name)(state, [], call)
+    return {name: self.learn(name)(state, [], call)
             for name, state in states.items()}
 
   def kept(self, step: int) -> Any:
@@ -122,10 +119,10 @@ class Replay(Live):
   """
 
   def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
-               feed: feed_lib.Feed, shown: Sequence[views.View],
-               faculty: faculty_lib.Faculty, store: store_lib.Store, known: np.ndarray,
-               audit_percent: float, per_call: int) -> None:
-    super().__init__(lesson, pupils, feed, shown, faculty)
+               feed: feed_lib.Feed, faculty: faculty_lib.Faculty,
+               store: store_lib.Store, known: np.ndarray, audit_percent: float,
+               per_call: int) -> None:
+    super().__init__(lesson, pupils, feed, faculty)
     self._store, self._known, self._per_call = store, known.copy(), per_call
     self._pending: list[tuple[list[int], Any]] = []
     self._foreign = faculty_lib.is_foreign(lesson)
@@ -146,9 +143,10 @@ class Replay(Live):
           self._store.write(block, self._asker.ask(block)[1])
           self._known[block] = True
     if not self._known[blocks].all():
-      taken, kept = self._teach(states, call)
+      kept = self._ask(states, call)
       self._known[blocks] = True
       self._pending.append((blocks, kept))
+      taken = self._follow(states, call, kept)
       self.flush(PENDING)
       return taken
     if any(block in waiting for waiting, _ in self._pending

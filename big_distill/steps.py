@@ -208,32 +208,36 @@ class Lesson:
           teaching.consensus(answers, self.combine, t), 1.)
     return jax.lax.stop_gradient(target)
 
+  def teach(self, step, teacher_params, batch):
+    """What models answer to the batch of a step, for pmap.
+
+    Returns the next step, no scalars, and the answers as `form` keeps them.
+    """
+    def answer(batch):
+      seen = self.see(step, batch)
+      return {}, self.form.pack(self.answer(teacher_params, seen))
+
+    return step + 1, {}, in_parts(answer, self.accumulate)(batch)[1]
+
   def step(self, pupil, state, teacher_params, batch):
     """State, teachers' params, batch -> next State, scalars. For pmap.
 
-    Where a batch has 'answers', they teach, and teachers' params may be empty.
-    Task losses are means over labelled examples: NaN where there is none.
+    A batch may have 'answers', of `teach`: then they teach, and teachers' params
+    may be empty. Task losses are means over labelled examples: NaN where there
+    is none.
     """
-    return self.live(pupil, state, teacher_params, batch)[:2]
-
-  def live(self, pupil, state, teacher_params, batch):
-    """As step, and the answers that taught, as `form` keeps them."""
     def study(batch):
       seen = self.see(state.step, batch)
       kept = batch.get('answers')
       if kept is None:
         kept = self.form.pack(self.answer(teacher_params, seen))
-      # The barrier makes learning one and the same computation, whether answers
-      # are given now or were kept.
-      kept = jax.lax.optimization_barrier(kept) if kept else kept
       target = self.agree(self.form.unpack(kept), seen,
                           losses.temperature(pupil.loss))
       (loss, (logits, averages)), grads = pupil.learn(
           state.params, target, seen)
-      return (loss, grads, averages), (
-          logits, target, seen[teaching.LABELS], kept)
+      return (loss, grads, averages), (logits, target, seen[teaching.LABELS])
 
-    (loss, grads, averages), (logits, target, share, kept) = in_parts(
+    (loss, grads, averages), (logits, target, share) = in_parts(
         study, self.accumulate)(batch)
     grads = parallel.mean(grads)
     after, updates = pupil.update(state, grads, averages)
@@ -262,4 +266,4 @@ class Lesson:
                    skipped_in_a_row=after.skipped[0], skipped=after.skipped[1],
                    l2_params=optax.tree.norm(after.params),
                    l2_updates=optax.tree.norm(updates))
-    return after, scalars, kept
+    return after, scalars

@@ -75,16 +75,13 @@ def parts(lesson, pupil):
 
 
 def time_parts(course, calls=1, repeats=10):
-  """({part: (seconds of its first call, median seconds of a later one)}, step).
-
-  The step is the compiled program.
-  """
+  """{part: (seconds of its first call, median seconds of a later one)}."""
   teach, learn, update = parts(course.lesson, course.pupil)
   teachers = parallel.replicate(course.room.teacher_params)
   batch = parallel.split(next(course.feed.batches(0)))
   state = parallel.replicate(course.state)
   updated = parallel.replicate(course.state)
-  target = grads = program = None
+  target = grads = None
 
   def run_teachers():
     nonlocal target
@@ -102,14 +99,13 @@ def time_parts(course, calls=1, repeats=10):
     return updated
 
   def run_whole():
-    nonlocal state, program
-    program = program or course.steps.program.lower(state, teachers, batch).compile()
-    state, scalars = program(state, teachers, batch)
+    nonlocal state
+    (state, scalars), = course.steps.take({'': state}, batch, 0, 1).values()
     return state, scalars
 
   runs = {TEACHER: run_teachers, STUDENT: run_student,
           OPTIMIZER: run_optimizer, WHOLE: run_whole}
-  return stopwatch.in_turn(runs, calls, repeats), program
+  return stopwatch.in_turn(runs, calls, repeats)
 
 
 def time_input(course, config, calls=1, repeats=10):
@@ -130,7 +126,7 @@ def time_input(course, config, calls=1, repeats=10):
 
 def bench(course, config, calls=1, repeats=10, with_input=False):
   """(the rows of the table, bytes of memory that the step holds)."""
-  (times, program), note = time_parts(course, calls, repeats), ''
+  times, note = time_parts(course, calls, repeats), ''
   if not with_input:
     note = 'left out by --noinput'
   else:
@@ -149,8 +145,33 @@ def bench(course, config, calls=1, repeats=10, with_input=False):
     rate, work = course.plan.batch_size / seconds, gflop.get(part)
     rows.append(Row(part, 1e3 * seconds, rate, work, work and work * rate,
                     seconds / times[WHOLE][1], first))
+  batch = next(course.feed.batches(0))
   return (rows + ([Row(INPUT, note=note)] if note else []),
-          costs.memory(program))
+          memory(course, batch))
+
+
+def arguments(course, batch):
+  """Shapes of what a step's two programs take: the teachers', the student's."""
+  state, teachers, batch = costs.step_arguments(
+      course.state, course.room.teacher_params, batch)
+  kept = jax.eval_shape(course.steps.teach, state.step, teachers, batch)[2]
+  return ((state.step, teachers, batch),
+          (state, [], {**batch, 'answers': kept}))
+
+
+def memory(course, batch):
+  """Bytes that a step holds on each device, its larger program's and the rest.
+
+  `batch` may be shapes.
+  """
+  teach, learn = arguments(course, batch)
+  d = jax.local_device_count()
+  waiting = [costs.nbytes(course.state) - 4,  # But for the step.
+             costs.nbytes(jax.tree.leaves(teach[1])) // d]
+  programs = [course.steps.teach, course.steps.learn('')]
+  return max(costs.memory(program.lower(*taken).compile()) + beside
+             for program, taken, beside in zip(
+                 programs, (teach, learn), waiting))
 
 
 def facts(course, memory):
@@ -162,8 +183,8 @@ def facts(course, memory):
             f'{jnp.dtype(model.dtype).name}, sees {sees}')
 
   room = course.room
-  exchanged = costs.exchanged(course.steps.program, *costs.step_arguments(
-      course.state, room.teacher_params, next(course.feed.batches(0))))
+  _, learn = arguments(course, next(course.feed.batches(0)))
+  exchanged = costs.exchanged(course.steps.learn(''), *learn)
   return {'student': model(room.student, room.params, room.sees),
           'teachers': '; '.join(
               model(teacher.model, teacher.params, teacher.sees)
@@ -227,25 +248,20 @@ def largest_batch(config, data, limit):
           * plan_lib.group_of(config))
   course = course_lib.make({**config, 'batch_size': unit}, data)
   batch = next(course.feed.batches(0))
-  programs = {}
 
   def cost(units):
-    larger = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-        (len(x) * units, *x.shape[1:]), x.dtype), batch)
-    programs[units] = course.steps.program.lower(*costs.step_arguments(
-        course.state, course.room.teacher_params, larger)).compile()
-    return costs.memory(programs[units])
+    return memory(course, jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+        (len(x) * units, *x.shape[1:]), x.dtype), batch))
 
   units = costs.largest(cost, limit)
   if not units:
     raise ValueError(f'The smallest batch, {unit} images, does not fit into '
                      f'{limit / 1e9:.1f} GB.')
-  jax.block_until_ready(programs[units](
-      parallel.replicate(course.state),
-      parallel.replicate(course.room.teacher_params),
-      parallel.split(jax.tree.map(lambda x: np.repeat(x, units, axis=0),
-                                  batch))))
-  return units * unit, costs.memory(programs[units])
+  large = parallel.split(jax.tree.map(lambda x: np.repeat(x, units, axis=0),
+                                      batch))
+  jax.block_until_ready(course.steps.take(
+      {'': parallel.replicate(course.state)}, large, 0, 1))
+  return units * unit, cost(units)
 
 
 def main(flag):

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from big_distill import answers
 from big_distill import checkpoint
 from big_distill import optim
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import runs
 from big_distill import steps
+from big_distill import store
 
 
 def flip(content: bytes, dice: random.Random) -> bytes:
@@ -74,7 +74,7 @@ def _tree():
 
 
 def _store(folder):
-  return answers.Store(str(folder), {}, [np.zeros([4, 3], np.float16)], 2)
+  return store.Store(str(folder), {}, [np.zeros([4, 3], np.float16)], 2)
 
 
 def _write_answers(folder):
