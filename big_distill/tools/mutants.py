@@ -7,7 +7,6 @@ JSON has no checksum, so that a digit may change there unseen.
 
 from collections.abc import Callable, Iterator
 import json
-import logging as std_logging
 import pathlib
 import random
 import shutil
@@ -120,8 +119,6 @@ FORMATS = (
 def inputs(folder: pathlib.Path, count: int, dice: random.Random
            ) -> Iterator[tuple[bool, str]]:
   """(Whether it went well, what happened) of `count` damaged files."""
-  level = std_logging.getLogger('absl').level
-  std_logging.getLogger('absl').setLevel(std_logging.ERROR)
   for kind in FORMATS:
     whole, broken = folder / 'whole', folder / 'broken'
     shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +133,6 @@ def inputs(folder: pathlib.Path, count: int, dice: random.Random
       (broken / file.name).write_bytes(mutate(file.read_bytes(), dice))
       yield _try(kind, broken, want, f'{kind.name}, {file.name}, '
                                      f'{mutate.__name__.strip("_")}')
-  std_logging.getLogger('absl').setLevel(level)
 
 
 def _try(kind, folder, want, what):

@@ -113,7 +113,7 @@ def kills(folder: pathlib.Path, count: int, dice: random.Random) -> Tally:
         wrong.append(said.splitlines()[-1])
       break
     same = not wrong and _outcome(workdir) == want
-    for _ in range(max(killed, 1)):
+    for _ in range(killed):
       tally.add(same, wrong[0] if wrong else 'other numbers at the end')
     logging.info('%s, %.0f s', tally, time.monotonic() - began)
   return tally
@@ -165,12 +165,15 @@ def trials(name: str, wish: str,
            outcomes: Iterator[tuple[bool, str]]) -> Tally:
   """The Tally of (whether it is good, what happened)."""
   tally = Tally(name, wish)
+  logging.set_verbosity(logging.FATAL)  # What is damaged is said each time.
   for good, what in outcomes:
     tally.add(good, what)
+  logging.set_verbosity(logging.INFO)
   return tally
 
 
 def main(flag: Any) -> None:
+  command.narrate()
   folder = pathlib.Path(runs.folder(flag.workdir))
   if folder.exists() and any(folder.iterdir()):
     raise ValueError(f'{folder} is not empty: name a folder that is.')
