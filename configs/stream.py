@@ -4,7 +4,7 @@
 
 The quickstart for 60 epochs, its views repeating after `period` epochs (0:
 never), for three seeds of the student in one class: they see the same batches
-and learn from the same answers. Results: docs/answers.md.
+and learn from the same answers. Not measured yet.
 """
 
 from configs import common
