@@ -1,0 +1,114 @@
+"""What models say of images: names and probabilities, side by side.
+
+  python -m big_distill.tools.predict DIR/student.npz --images=PHOTOS
+  python -m big_distill.tools.predict teacher.npz student.npz --images=PHOTOS \
+      --csv=answers.csv
+
+PHOTOS is a folder, or anything that data.name of a config takes. A model's card
+tells its size, its view and the names of its classes; --size serves a file that
+has none. Prints a line per image, or writes a CSV with a column for each model's
+class, its probability and, with several models, whether they agree.
+"""
+
+from collections.abc import Iterator, Sequence
+import csv
+import os
+import sys
+from typing import Any, NamedTuple
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from big_distill import command
+from big_distill import pretrained
+from big_distill import steps
+from big_distill import views
+
+
+class Model(NamedTuple):
+  """answer(uint8 [b, h, w, 3]) -> probabilities [b, c], and what it looks at."""
+  name: str
+  answer: Any
+  view: views.View
+  fraction: float
+  classes: tuple[str, ...]
+
+
+def load(file: str, size: int | None = None) -> Model:
+  """A checkpoint as its card says, at `size` where the card says none."""
+  card = pretrained.card(file)
+  size = size or card.size
+  if not size:
+    raise ValueError(f'{file} does not say the size of its images: add '
+                     '--size=PIXELS.')
+  model, params = pretrained.load(file, size)
+  model, params = pretrained.freeze(model, params)
+  params = jax.device_put(params)
+
+  @jax.jit
+  def answer(pixels):
+    logits = model.apply({'params': params}, steps.scale(pixels))[0]
+    return jax.nn.softmax(logits.astype(jnp.float32))
+
+  classes = card.classes or tuple(map(str, range(model.num_classes)))
+  name = os.path.splitext(os.path.basename(file))[0]
+  return Model(name, answer, views.View.parse(card.view).at(size),
+               card.fraction, classes)
+
+
+def rows(models: Sequence[Model], images: str, data: Any,
+         batch_size: int = 32) -> Iterator[dict[str, Any]]:
+  """A row for each image: its name, then each model's class and probability."""
+  name = f'folder:{images}' if os.path.isdir(images) else images
+  source = data.load(name, 'train', cache='none', label=None)
+  streams = [data.eval_batches(source, [model.view], batch_size, 0,
+                               fraction=model.fraction) for model in models]
+  for batches in zip(*streams):
+    answers = [np.asarray(model.answer(batch['views'][str(model.view)]))
+               for model, batch in zip(models, batches)]
+    first = batches[0]
+    for i, (index, mask) in enumerate(zip(first['index'], first['mask'])):
+      if not mask:
+        continue
+      row = {'image': source.name(int(index))}
+      best = []
+      for model, probs in zip(models, answers):
+        best.append(model.classes[probs[i].argmax()])
+        row[model.name] = best[-1]
+        row[f'{model.name} p'] = round(float(probs[i].max()), 4)
+      if len(models) > 1:
+        row['agree'] = len({*best}) == 1
+      yield row
+
+
+def main(flag, files):
+  if not files:
+    raise ValueError('No MODEL is given: name one or more npz files.')
+  models = [load(file, flag.size) for file in files]
+  names = [model.name for model in models]
+  if len({*names}) < len(names):  # student.npz of several runs, say.
+    models = [model._replace(name=file) for model, file in zip(models, files)]
+  found = rows(models, flag.images, command.pipeline())
+  out = open(flag.csv, 'w', newline='') if flag.csv else sys.stdout
+  writer = None
+  for row in found:
+    if writer is None:
+      writer = csv.DictWriter(out, [*row], delimiter=',' if flag.csv else '\t')
+      writer.writeheader()
+    writer.writerow(row)
+  if flag.csv:
+    out.close()
+    print(f'Written to {flag.csv}.')
+
+
+def _define_flags():
+  flags.DEFINE_string('images', None, 'A folder of images, or a dataset.')
+  flags.DEFINE_integer('size', None, 'Pixels a side, where no card says.', 1)
+  flags.DEFINE_string('csv', None, 'File to write; else the terminal.')
+  flags.mark_flags_as_required(['images'])
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags, words=True)

@@ -1,0 +1,67 @@
+"""Predictions are those of the model, of the images that are named."""
+
+import csv
+
+import numpy as np
+import pytest
+
+import big_distill
+from big_distill import cards
+from big_distill import pretrained
+from big_distill.input import pipeline
+from big_distill.tools import predict
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+  """The first photographs of the test split, as files."""
+  folder = tmp_path_factory.mktemp('photographs')
+  source = pipeline.load('caltech12', 'test[:5]')
+  for i in range(5):
+    (folder / f'{i}.jpg').write_bytes(source.fetch(i)[0].numpy())
+  return folder
+
+
+def test_a_row_per_image_has_the_model_s_class_and_probability(photographs):
+  model = predict.load('caltech12 teacher')
+  got = {row['image'].rsplit('/', 1)[-1]: row
+         for row in predict.rows([model], str(photographs), pipeline, 2)}
+  assert sorted(got) == [f'{i}.jpg' for i in range(5)]
+  net, params = big_distill.load('caltech12 teacher')
+  source = pipeline.load('caltech12', 'test[:5]')
+  batch = next(pipeline.eval_batches(source, [model.view], 5, 0))
+  logits = np.float64(net.apply({'params': params}, batch['views'][str(
+      model.view)] / np.float32(127.5) - 1)[0])
+  probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  for i in range(5):
+    row = got[f'{i}.jpg']
+    assert row[model.name] == source.classes[probs[i].argmax()]
+    # The photographs are the same files, so pixels are; rounded to 4 digits.
+    assert row[f'{model.name} p'] == pytest.approx(probs[i].max(), abs=2e-4)
+
+
+def test_several_models_stand_side_by_side(photographs, tmp_path, capsys):
+  model, params = pretrained.create(family='bit', depth=(1,), width=.125,
+                                    num_classes=3, size=16)
+  big_distill.save(tmp_path / 'small.npz', params, card=cards.of(
+      model, size=16, classes=('a', 'b', 'c')))
+  flag = type('Flags', (), {'size': None, 'images': str(photographs),
+                            'csv': str(tmp_path / 'rows.csv')})
+  predict.main(flag, [str(tmp_path / 'small.npz'), 'caltech12 teacher'])
+  with open(tmp_path / 'rows.csv') as file:
+    table = list(csv.DictReader(file))
+  assert [*table[0]] == ['image', 'small', 'small p', 'caltech12 teacher',
+                         'caltech12 teacher p', 'agree']
+  assert len(table) == 5 and table[0]['small'] == 'a'
+  assert table[0]['agree'] == 'False'
+
+
+def test_a_file_that_does_not_say_its_size_is_one_clear_line(tmp_path):
+  model, params = pretrained.create(family='bit', depth=(1,), width=.125,
+                                    num_classes=3, size=16)
+  big_distill.save(tmp_path / 'x.npz', params, card=cards.of(model))
+  with pytest.raises(ValueError, match='--size=PIXELS'):
+    predict.load(str(tmp_path / 'x.npz'))
+  assert predict.load(str(tmp_path / 'x.npz'), 16).view.size == 16
+  with pytest.raises(ValueError, match='No MODEL'):
+    predict.main(None, [])
