@@ -6,13 +6,17 @@ blends all of it alike, and each model looks up what it sees by name. Answers
 that teachers gave before come with the batch; they are of the mixture already.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Bool
+from jaxtyping import Float32
+from jaxtyping import UInt8
 import numpy as np
 import optax
 
@@ -24,6 +28,8 @@ from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import teaching
 from big_distill import topk
+
+Seen = dict[str, Any]  # What can be seen of a batch, leaves [b, ...].
 
 
 @flax.struct.dataclass
@@ -40,7 +46,8 @@ class State:
       default_factory=lambda: np.zeros(2, np.int32))
 
 
-def unless_skipped(before, after, finite, most):
+def unless_skipped(before: State, after: State, finite: Bool[Array, ''],
+                   most: int) -> State:
   """The State after a step: `after`, or `before` where it was not `finite`.
 
   So is the next one tried, until `most` in a row were not: from then on the
@@ -51,22 +58,23 @@ def unless_skipped(before, after, finite, most):
   row = jnp.where(over, row, jnp.where(finite, 0, row + 1))
   kept = jax.tree.map(lambda new, old: jnp.where(finite & ~over, new, old),
                       after, before)
-  return kept.replace(
-      step=jnp.where(row < most, before.step + 1, before.step),
+  return dataclasses.replace(
+      kept, step=jnp.where(row < most, before.step + 1, before.step),
       skipped=jnp.stack([row, total + ~(finite | over)]).astype(jnp.int32))
 
 
-def init_state(params, tx):
+def init_state(params: Any, tx: optax.GradientTransformation) -> State:
   """The State before the first step."""
   return State(step=jnp.zeros([], jnp.int32), params=params, opt=tx.init(params))
 
 
-def scale(pixels):
+def scale(pixels: UInt8[Array, '*b c']) -> Float32[Array, '*b c']:
   """uint8 [0, 255] -> float32 [-1, 1], as big_vision's value_range."""
   return pixels.astype(jnp.float32) / 127.5 - 1
 
 
-def mixup(seen, rng, group=8, alpha=1.):
+def mixup(seen: Seen, rng: jax.Array, group: int = 8,
+          alpha: float = 1.) -> Seen:
   """Blends each example with its neighbour, all entries alike.
 
   One coefficient a ~ Beta(alpha, alpha) for the whole step, by default U[0, 1]
@@ -86,7 +94,7 @@ def mixup(seen, rng, group=8, alpha=1.):
   return jax.tree.map(blend, seen)
 
 
-def in_parts(function, parts):
+def in_parts(function: Callable, parts: int) -> Callable:
   """function(batch) -> (means, rows [b, ...]), on so many parts in turn.
 
   Means are averaged over the parts, rows laid one after another.
@@ -125,7 +133,7 @@ class Pupil:
   lr: Callable
   loss: Callable = losses.kl
 
-  def learn(self, params, target, seen):
+  def learn(self, params: Any, target: Any, seen: Seen) -> tuple[Any, Any]:
     """((loss, (logits, averages)), gradients), of this device's examples."""
     def loss_of(params):
       logits, averages = self.answer(params, seen[str(self.sees)])
@@ -133,12 +141,14 @@ class Pupil:
 
     return jax.value_and_grad(loss_of, has_aux=True)(params)
 
-  def update(self, state, grads, averages):
+  def update(self, state: State, grads: Any, averages: Any
+             ) -> tuple[State, Any]:
     """(the next State, what was added to the parameters)."""
     updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     params = params_lib.replace(params, averages)
-    return state.replace(step=state.step + 1, params=params, opt=opt), updates
+    return dataclasses.replace(
+        state, step=state.step + 1, params=params, opt=opt), updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +176,9 @@ class Lesson:
   period: int = 0
   form: answers_lib.Form = answers_lib.Form()
 
-  def see(self, step, batch):
+  def see(self, step: Any, batch: dict[str, Any]) -> Seen:
     """What can be seen of a batch. Where a label is unknown, it is all zero."""
-    seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
+    seen: Seen = {view: scale(pixels) for view, pixels in batch['views'].items()}
     seen[teaching.LABELS] = labels.shares(batch['label'], self.num_classes)
     if self.mix:
       if self.period:
@@ -176,7 +186,8 @@ class Lesson:
       seen = self.mix(seen, jax.random.fold_in(jax.random.key(self.seed), step))
     return seen
 
-  def answer(self, teacher_params, seen):
+  def answer(self, teacher_params: Sequence[Any], seen: Seen
+             ) -> list[jax.Array]:
     """Each model's logits, [b, c] float32: a list, of one where they average.
 
     That is all the target needs of the models, at any temperature.
@@ -187,13 +198,13 @@ class Lesson:
                if teacher.size]
     return self.condense(answers)
 
-  def condense(self, answers):
+  def condense(self, answers: Sequence[jax.Array]) -> list[jax.Array]:
     """As `answer`, of answers that the models gave already."""
     if self.combine == 'logits' and answers:
       return [teaching.consensus(answers)]
     return [answer.astype(jnp.float32) for answer in answers]
 
-  def agree(self, answers, seen, t=1.):
+  def agree(self, answers: Sequence[Any], seen: Seen, t: float = 1.) -> Any:
     """What teachers agree on, for a loss at temperature t.
 
     Log-probs [b, c], or a TopK if that is what the answers are kept as. The
@@ -208,7 +219,8 @@ class Lesson:
           teaching.consensus(answers, self.combine, t), 1.)
     return jax.lax.stop_gradient(target)
 
-  def teach(self, step, teacher_params, batch):
+  def teach(self, step: jax.Array, teacher_params: Sequence[Any],
+            batch: dict[str, Any]) -> tuple[jax.Array, dict, list[Any]]:
     """What models answer to the batch of a step, for pmap.
 
     Returns the next step, no scalars, and the answers as `form` keeps them.
@@ -219,7 +231,8 @@ class Lesson:
 
     return step + 1, {}, in_parts(answer, self.accumulate)(batch)[1]
 
-  def step(self, pupil, state, teacher_params, batch):
+  def step(self, pupil: Pupil, state: State, teacher_params: Sequence[Any],
+           batch: dict[str, Any]) -> tuple[State, dict[str, jax.Array]]:
     """State, teachers' params, batch -> next State, scalars. For pmap.
 
     A batch may have 'answers', of `teach`: then they teach, and teachers' params

@@ -6,6 +6,7 @@ JSON has no checksum, so that a digit may change there unseen.
 """
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import json
 import pathlib
 import random
@@ -156,9 +157,9 @@ def checkpoints(folder: pathlib.Path, count: int, dice: random.Random
                 ) -> Iterator[tuple[bool, str]]:
   """As `inputs`, of flipped bits in the newer of two checkpoints."""
   tx, _ = optim.make(10, lr=.1)
-  states = {step: steps.init_state({'kernel': jnp.full([7, 5], step + .1)},
-                                   tx).replace(step=jnp.int32(step))
-            for step in (4, 5)}
+  states = {step: dataclasses.replace(
+      steps.init_state({'kernel': jnp.full([7, 5], step + .1)}, tx),
+      step=jnp.int32(step)) for step in (4, 5)}
   whole, broken = folder / 'whole', folder / 'broken'
   saving = checkpoint.Checkpoints(str(whole))
   for step, state in states.items():
