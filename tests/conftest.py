@@ -7,7 +7,6 @@ Shapes and dtypes that annotations promise are checked in all calls of CHECKED.
 
 import functools
 import gc
-from importlib import metadata
 import os
 import tempfile
 
@@ -15,14 +14,11 @@ import beartype
 import jaxtyping
 import pytest
 
-_XLA = ['--xla_force_host_platform_device_count=4',
-        '--xla_backend_optimization_level=0']
-if metadata.version('jaxlib').startswith('0.10.'):
-  # Half the time of compiling, which other versions neither need nor know.
-  _XLA.append('--xla_cpu_use_fusion_emitters=false')
 _PROGRAMS = tempfile.TemporaryDirectory(prefix='programs-')
 
-os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *_XLA])
+os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '')
+                           + ' --xla_force_host_platform_device_count=4'
+                           ' --xla_backend_optimization_level=0')
 os.environ['JAX_COMPILATION_CACHE_DIR'] = _PROGRAMS.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
