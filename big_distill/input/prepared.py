@@ -102,7 +102,7 @@ def _image(name, features, image):
              if images else f'all it has is {", ".join(features)}.'))
     image = 'image' if 'image' in images else images[0]
   registry.check(f'image in {name}', image, images)
-  dtype = tf.as_dtype(features[image].dtype)
+  dtype = tf.as_dtype(features[image].np_dtype)
   if not dtype.is_integer:
     raise ValueError(
         f'Images of {name} are {dtype.name}, whose black and white are not '
