@@ -59,14 +59,17 @@ class Checkpoints:
     """
     like, damaged = jax.tree.map(np.asarray, state), {}
     for step in sorted(self._manager.all_steps(), reverse=True):
+      restored, reason = None, 'another host could not read it.'
       try:
         restored = self._restore(step, like)
       except Damaged as error:
-        logging.error('Checkpoint %s is damaged: %s', self.path(step), error)
-        damaged[step] = error
-      else:
+        reason = error
+      # Hosts take the same one, whoever met the damage.
+      if parallel.everywhere(np.array([restored is not None])).all():
         self._set_aside(damaged)
         return restored, True
+      logging.error('Checkpoint %s is damaged: %s', self.path(step), reason)
+      damaged[step] = reason
     if damaged:
       reasons = '; '.join(f'{step}: {error}' for step, error in damaged.items())
       raise ValueError(
@@ -96,11 +99,12 @@ class Checkpoints:
     """read(), what goes wrong with it being a damage of the checkpoint."""
     try:
       return read()
-    except Damaged:
+    except (Damaged, MemoryError):
       raise
     except Exception as error:  # Libraries raise errors of every kind.
       lines = str(error).strip().splitlines() or ['no more is known']
-      raise Damaged(f'{type(error).__name__}: {lines[0][:200]}') from error
+      raise Damaged('it cannot be read '
+                    f'({type(error).__name__}: {lines[0][:200]})') from error
 
   def _recorded(self, step):
     """({name: leaf with shape}, {name: checksum} or None) of a checkpoint."""
@@ -108,7 +112,7 @@ class Checkpoints:
     if ARRAYS not in folders:
       raise Damaged(f'there is no folder {ARRAYS} in it.')
     if CHECKSUMS not in folders:
-      return _flat(self._manager.item_metadata(step)[ARRAYS]), None
+      return _flat(self._listed(step)), None
     saved = self._manager.restore(step, args=ocp.args.Composite(**{
         CHECKSUMS: ocp.args.JsonRestore()}))[CHECKSUMS]
     sums = saved['leaves']
@@ -117,11 +121,18 @@ class Checkpoints:
     return {name: jax.ShapeDtypeStruct(leaf['shape'], jnp.dtype(leaf['dtype']))
             for name, leaf in sums.items()}, sums
 
+  def _listed(self, step):
+    """The tree of a checkpoint, with shapes in place of arrays."""
+    found = self._manager.item_metadata(step)[ARRAYS]
+    if found is None:
+      raise Damaged('there is no list of its arrays.')
+    return found.tree
+
   def _arrays(self, step):
     """{name: array} of a checkpoint, as they were saved."""
     # A cast to another dtype would have another checksum.
     empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype),
-                         self._manager.item_metadata(step)[ARRAYS].tree)
+                         self._listed(step))
     return _flat(jax.tree.map(np.asarray, self._manager.restore(
         step, args=ocp.args.Composite(**{
             ARRAYS: ocp.args.StandardRestore(empty)}))[ARRAYS]))
