@@ -12,9 +12,10 @@ from configs import quickstart
 
 
 def get_config(arg=None):
-  arg = common.parse(arg, period=10, epochs=60, answers='', seeds=3,
-                     tiny=False)
-  c = quickstart.get_config(f'epochs={arg.epochs},tiny={arg.tiny}')
+  arg = common.parse(arg, period=10, epochs=60, mode='funmatch', answers='',
+                     seeds=3, tiny=False)
+  c = quickstart.get_config(
+      f'epochs={arg.epochs},mode={arg.mode},tiny={arg.tiny}')
   with c.unlocked():
     c.log_percent = 10
     c.answers = dict(common.answers(arg.answers), period_epochs=arg.period,

@@ -40,6 +40,7 @@ CHOICES = {
     'student': [*imagenet.STUDENTS], 'size': ['128', '224', '384'],
     'teacher': [*imagenet.TEACHERS, 'T384+T224'], 'evals': ['val', 'all'],
     'combine': ['probs'], 'depth': ['50'], 'width': ['1.'],
+    'period': ['0', '3'], 'seeds': ['2'],
     'steps': ['300'], 'lr': ['0.02'], 'twin': ['caltech101', 'cifar10'],
 }
 
