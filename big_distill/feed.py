@@ -44,6 +44,7 @@ class Feed:
                attach: Callable[[dict], dict] | None = None,
                **crops: Any) -> None:
     self._source, self._plan, self._spans = source, plan, spans
+    self._data, self._host = data, crops.get('host', (0, 1))
     self._attach = attach
     self._images = None
     if plan.period:
@@ -78,6 +79,12 @@ class Feed:
     if not self._attach:
       return batches
     return ({**batch, **self._attach(batch)} for batch in batches)
+
+  def indices(self, first: int, last: int) -> Iterator[np.ndarray]:
+    """Which examples steps first ... last - 1 see, int64 [b] of this host."""
+    plan = self._plan
+    return self._data.indices(self._source, plan.batch_size, plan.seed, first,
+                              last, period=plan.period, host=self._host)
 
   def compile(self, step: Callable, shown: Sequence[views.View],
               calls: bool = True, donate: bool = True) -> Callable:

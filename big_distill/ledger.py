@@ -1,12 +1,13 @@
 """Which examples a run has seen: a checksum in every logged row.
 
 A row that is logged at step s has a CRC-32 of the indices of all examples since
-the row before it, or since the run was resumed, in order. So a log tells, by
-itself, whether any image was lost, repeated or swapped; tools/verify.py draws
-the order anew and compares.
+the row before it, in order. So a log tells, by itself, whether any image was
+lost, repeated or swapped; tools/verify.py draws the order anew and compares. Of
+the steps between a row and the checkpoint that a run resumed from, the order is
+drawn anew here as well: nobody logged what was seen in them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 import zlib
 
@@ -22,11 +23,18 @@ def crc(before: int, index: np.ndarray) -> int:
 
 
 class Ledger:
-  """Watches the batches of a run that starts at a step."""
+  """Watches the batches of a run that starts at a step.
 
-  def __init__(self, start: int, log_every: int, total: int) -> None:
-    self._from, self._crc = start, 0
+  indices: (first, last) -> the examples of steps first ... last - 1.
+  """
+
+  def __init__(self, start: int, log_every: int, total: int,
+               indices: Callable[[int, int], Iterable[np.ndarray]]) -> None:
     self._log_every, self._total = log_every, total
+    self._from, self._crc = start - (start % log_every if log_every else 0), 0
+    if self._from < start:
+      for index in indices(self._from, start):
+        self._crc = crc(self._crc, index)
     self._rows: dict[int, dict[str, float]] = {}
 
   def watch(self, batches: Iterable[dict[str, Any]],

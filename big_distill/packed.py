@@ -128,6 +128,16 @@ class Data:
                                  [seed, step, region.die or 0]))[mine]
           for region in regions}}
 
+  def indices(
+      self, source: Source, batch_size: int, seed: int, start: int, stop: int,
+      *, period: int = 0, host: tuple[int, int] = (0, 1)
+      ) -> Iterator[np.ndarray]:
+    """Yields the 'index' of each of train_boxes, int64 [b]."""
+    labels = self._arrays[f'{source.split}/labels'][source.first:]
+    return (batch['index'] for batch in self.train_boxes(
+        source, [], batch_size, seed, start, stop, held=(None, labels),
+        period=period, host=host))
+
   def eval_batches(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
       seed: int, *, fraction: float = views_lib.FRACTION, reduced: bool = False,

@@ -35,7 +35,7 @@ def train_class(seats, data, preemption=None, allow=()):
   first, *_ = members.values()
   feed, steps, plan = first.course.feed, first.course.steps, first.course.plan
   start = before = min(member.step for member in members.values())
-  seen = ledger.Ledger(start, plan.log_every, plan.total)
+  seen = ledger.Ledger(start, plan.log_every, plan.total, feed.indices)
   batches = parallel.prefetch(seen.watch(
       report.first_batch(feed.batches(start)), feed.ends(start)))
   for member in members.values():

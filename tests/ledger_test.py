@@ -47,7 +47,7 @@ def test_an_image_lost_or_repeated_or_swapped_is_found():
   order = [np.asarray([3, 1, 2]), np.asarray([0, 4, 5])]
 
   def seen(order):
-    book = ledger.Ledger(0, 2, 2)
+    book = ledger.Ledger(0, 2, 2, None)
     assert len([*book.watch([{'index': x} for x in order], [1, 2])]) == 2
     return book.row(2)
 
@@ -59,7 +59,7 @@ def test_an_image_lost_or_repeated_or_swapped_is_found():
 
 
 def test_padding_of_a_call_is_not_counted():
-  single, calls = ledger.Ledger(0, 3, 3), ledger.Ledger(0, 3, 3)
+  single, calls = (ledger.Ledger(0, 3, 3, None) for _ in range(2))
   steps = np.asarray([[3, 1], [0, 4], [2, 2]])
   assert [*single.watch([{'index': x} for x in steps], [1, 2, 3])]
   call = np.stack([*steps, steps[-1]], axis=1)
@@ -73,3 +73,20 @@ def test_steps_between_a_row_and_a_checkpoint_are_said_not_to_be_covered(rows):
   assert right and 'Not covered' in text and '1 to 4' in text
   with pytest.raises(ValueError, match='no row that says what was seen'):
     checked([])
+
+
+def test_a_resumed_run_logs_what_the_whole_run_logs():
+  order = [np.asarray([step, step + 1]) for step in range(9)]
+
+  def rows(start):
+    book = ledger.Ledger(start, 4, 9, lambda first, last: order[first:last])
+    batches = ({'index': index} for index in order[start:])
+    for step, _ in enumerate(book.watch(batches, range(start + 1, 10)),
+                             start + 1):
+      if step in (4, 8, 9):
+        yield step, book.row(step)
+
+  whole = dict(rows(0))
+  assert [*whole] == [4, 8, 9]
+  for start in (3, 4, 6, 8):
+    assert dict(rows(start)).items() <= whole.items()

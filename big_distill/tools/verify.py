@@ -4,8 +4,8 @@
 
 Draws the order of examples anew, from config.json and the dataset, and compares
 it with the checksums in metrics.jsonl. A run on several hosts logs the share of
-the first one: say --hosts=N. Steps that a resumed run took between a row and a
-checkpoint are not covered, and are named. Exits with 1 if anything differs.
+the first one: say --hosts=N. Steps of which no row tells are named. Exits with 1
+if anything differs.
 """
 
 import sys
@@ -46,7 +46,7 @@ def verify(run: runs.Run, data: Any, hosts: int = 1) -> tuple[str, bool]:
   text = (f'{known} of {at} steps saw the examples they should, '
           f'{known * plan.batch_size:,} in all, none lost or repeated.')
   if gaps:
-    text += f' Not covered, between a row and a checkpoint: {", ".join(gaps)}.'
+    text += f' Not covered by any row: {", ".join(gaps)}.'
   return text, True
 
 
