@@ -23,17 +23,19 @@ def test_every_way_takes_as_many_steps_whole_calls_at_a_time(monkeypatch):
     most, calls = config['steps_per_call'], []
     made.append((config['data']['resident'], calls))
 
-    def step(state, teachers, batch):
+    def take(states, batch, first, last):
+      assert last - first == most
       calls.append(most)
-      return state, state
+      return {name: (state, state) for name, state in states.items()}
 
     batch = {'index': np.zeros(4, np.int32)}
     return types.SimpleNamespace(
-        state=np.float32(0), room=types.SimpleNamespace(teacher_params=()),
-        step=step, feed=feed_lib.Feed(
-            functools.partial(feed_lib.call_ends, total=config['total_steps'],
-                              most=most, periods=[]),
-            lambda start: itertools.repeat(batch), None))
+        state=np.float32(0), steps=types.SimpleNamespace(take=take),
+        feed=types.SimpleNamespace(
+            ends=functools.partial(
+                feed_lib.call_ends, total=config['total_steps'], most=most,
+                periods=[]),
+            batches=lambda start: itertools.repeat(batch)))
 
   monkeypatch.setattr(feed.course_lib, 'make', make)
   config = dict(data={}, batch_size=4, total_epochs=3, log_percent=1)

@@ -46,7 +46,8 @@ def trainer(course):
       while end < until:
         start = end
         end, batch = next(calls)
-        state, scalars = course.steps.take(state, batch, start, end)
+        (state, scalars), = course.steps.take(
+            {'': state}, batch, start, end).values()
     jax.block_until_ready(scalars)
 
   return train
