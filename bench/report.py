@@ -11,7 +11,7 @@ import re
 
 HERE = os.path.dirname(__file__)
 PAGES = [os.path.join(os.path.dirname(HERE), page)
-         for page in ('README.md', 'docs/speed.md', 'docs/topk.md')]
+         for page in ('README.md', 'docs/speed.md', 'docs/topk.md', 'docs/answers.md')]
 PLACE = re.compile(r'(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)', re.DOTALL)
 
 
@@ -109,6 +109,7 @@ TABLES = {  # Name of a CSV: its table, and what is said below.
                   'ms': '{ms}'}),
         'Against the exact teacher, on photographs; forward of one batch, {cpus} '
         'CPU cores, ' + MADE),
+    'answers': ANSWERS,
     'answers_gpu': ANSWERS,
     'topk': (
         losses_kept,
