@@ -5,6 +5,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import replay_test
 
 from big_distill import feed
 from big_distill import parallel
@@ -44,21 +45,6 @@ def test_a_call_takes_its_steps_in_order_and_no_others():
     assert parallel.first(scalars) == {'seen': seen, 'before': before}
 
 
-class Rows(list):
-  """A writer in memory, of what does not depend on time."""
-  read = lambda self: self
-  until = None
-
-  def write(self, step, row):
-    if step == self.until:
-      raise KeyboardInterrupt
-    self.append({'step': step, **{name: value for name, value in row.items()
-                                  if 'time/' not in name}})
-
-  def rewind(self, step):
-    self[:] = [row for row in self if row['step'] <= step]
-
-
 def run(folder, rows, **changes):
   """Nine steps: a log after every 4, a checkpoint after 3, an exam after 6."""
   config = quickstart.get_config('tiny=True')
@@ -79,7 +65,7 @@ RESIDENT = {'data.resident': True, 'steps_per_call': 4}
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-  rows = Rows()
+  rows = replay_test.Rows()
   return run(tmp_path_factory.mktemp('whole'), rows, **RESIDENT), rows
 
 
@@ -90,7 +76,7 @@ def test_everything_comes_at_its_step(whole):
 
 
 def test_a_run_cut_off_and_resumed_is_bitwise_the_whole_run(whole, tmp_path):
-  rows = Rows()
+  rows = replay_test.Rows()
   rows.until = 8
   with pytest.raises(KeyboardInterrupt):
     run(tmp_path, rows, **RESIDENT)
@@ -104,7 +90,7 @@ def test_a_run_cut_off_and_resumed_is_bitwise_the_whole_run(whole, tmp_path):
 @pytest.mark.parametrize('resident', [False, True])
 def test_images_of_the_host_and_single_steps_teach_the_same(
     resident, whole, tmp_path):
-  rows = Rows()
+  rows = replay_test.Rows()
   run(tmp_path, rows, **{'data.resident': resident})
   losses, want = ([(row['step'], row['train/loss']) for row in log
                    if 'train/loss' in row] for log in (rows, whole[1]))
