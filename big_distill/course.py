@@ -131,7 +131,7 @@ OWN = ('student', 'loss', 'optim', 'evals', 'checkpoints', 'layout')
 def _check_shared(leader, config, name):
   """Raises ValueError where a student cannot learn beside the first one."""
   other = [key for key in runs.differences(*(
-      {key: value for key, value in _plain(each).items() if key not in OWN}
+      {key: value for key, value in runs.plain(each).items() if key not in OWN}
       for each in (leader, config)))]
   if other:
     raise ValueError(f'{name} cannot learn together with the others, since its '
@@ -167,14 +167,8 @@ def _card(config, lessons, room):
       room.student, size=room.size, fraction=lessons.crops.get(
           'fraction', views.FRACTION),
       classes=lessons.source.classes if named else (),
-      trained_by={'config': _plain(config), 'teachers': {
+      trained_by={'config': runs.plain(config), 'teachers': {
           teacher.name: teacher.identity for teacher in room.teachers}})
-
-
-def _plain(section):
-  """A section as dicts all the way down."""
-  return {key: _plain(value) if hasattr(value, 'items') else value
-          for key, value in section.items()}
 
 
 def _check_recorded(store, known):
