@@ -6,11 +6,14 @@
     command.program(main, _define_flags)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import logging as std_logging
 import os
+import pathlib
+import re
 import runpy
 import sys
+import textwrap
 from typing import Any
 
 from absl import app
@@ -20,6 +23,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from big_distill import registry
+from big_distill import shipped
 
 
 def program(main: Callable[..., None],
@@ -41,16 +45,51 @@ def program(main: Callable[..., None],
       logging.debug('Traceback', exc_info=True)
       sys.exit(f'Error: {error}')
 
+  others = {*flags.FLAGS}
   define()
+  if {'--help', '-help', '-h'} & {*sys.argv[1:]}:
+    print(usage({*flags.FLAGS} - others))
+    sys.exit()
   app.run(obey, flags_parser=parse)
+
+
+def usage(names: Iterable[str]) -> str:
+  """What a program says of itself, and flags of these names."""
+  lines = [sys.modules['__main__'].__doc__, 'Flags:']
+  for name in sorted(names):
+    flag = flags.FLAGS[name]
+    default = ('' if flag.default in (None, False, '', [])
+               else f' Default: {flag.default_as_str}.')
+    lines += textwrap.wrap(f'--{name}  {flag.help}{default}', 78,
+                           initial_indent='  ', subsequent_indent='      ')
+  return '\n'.join(lines)
+
+
+def script() -> None:
+  """The program that a console script is named for.
+
+  big-distill is big_distill.main, big-distill-NAME is big_distill.tools.NAME.
+  """
+  _, _, tool = pathlib.Path(sys.argv[0]).stem.partition('big-distill-')
+  runpy.run_module(f'big_distill.tools.{tool}' if tool else 'big_distill.main',
+                   run_name='__main__', alter_sys=True)
+
+
+class Missing(ValueError, ImportError):
+  """What an extra of the package brings is not installed."""
 
 
 def pipeline() -> Any:
   """input.pipeline, with TensorFlow kept off the accelerators.
 
-  Raises ImportError where there is no TensorFlow.
+  Raises Missing where there is no TensorFlow.
   """
-  import tensorflow as tf
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Errors alone.
+  try:
+    import tensorflow as tf
+  except ImportError as error:
+    raise Missing('TensorFlow reads the images, and is not installed: '
+                  "pip install 'big_distill[train]'.") from error
   tf.config.set_visible_devices([], 'GPU')
   from big_distill.input import pipeline
   return pipeline
@@ -59,15 +98,23 @@ def pipeline() -> Any:
 def parse(argv: Sequence[str]) -> list[str]:
   """Flags, or one line on what is wrong with them."""
   try:
+    argv = found(argv)
     check(argv)
     rest = flags.FLAGS(argv)
     if 'config' in flags.FLAGS:  # Only now is a bad override noticed.
       dict(flags.FLAGS.config or {})
     return rest
-  except (flags.Error, ValueError, OSError) as error:
-    # ml_collections wraps what a config raises into its whole traceback.
-    line = str(error).strip().splitlines()[-1]
-    sys.exit(f'Error: {line.removeprefix("ValueError: ")}')
+  except flags.Error as error:
+    missing = re.search(r'Flag (--\w+) must have a value', str(error))
+    what = f'{missing[1]} is missing' if missing else _line(error)
+    sys.exit(f'Error: {what.rstrip(" ?.")}. See --help.')
+  except (ValueError, OSError) as error:
+    sys.exit(f'Error: {_line(error).removeprefix("ValueError: ")}')
+
+
+def _line(error):
+  # ml_collections wraps what a config raises into its whole traceback.
+  return str(error).strip().splitlines()[-1]
 
 
 def narrate() -> None:
@@ -90,14 +137,24 @@ def narrate() -> None:
   sys.unraisablehook = fails
 
 
+def found(words: Sequence[str]) -> list[str]:
+  """Words with --config=NAME become --config=FILE; says so where that differs."""
+  def file(word):
+    if not word.startswith('--config='):
+      return word
+    name, colon, arg = word.removeprefix('--config=').partition(':')
+    path = shipped.find(name)
+    if path != name:
+      print(f'--config={name} is {path}.', file=sys.stderr)
+    return f'--config={path}{colon}{arg}'
+  return [*map(file, words)]
+
+
 def load(value: str) -> tuple[Mapping[str, Any], list[str]]:
   """'FILE.py:ARG' -> (what the file defines, [ARG] or [] for its get_*)."""
-  path, _, arg = value.partition(':')
-  folder = os.path.dirname(path)
-  beside = os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
-  files = sorted(os.path.join(folder, file) for file in beside
-                 if file.endswith('.py'))
-  registry.check('config file', path, files)
+  name, _, arg = value.partition(':')
+  path = shipped.find(name)
+  shipped.importable(path)
   return runpy.run_path(path), [arg] if arg else []
 
 
@@ -122,6 +179,7 @@ def check(words: Sequence[str]) -> None:
 
 def resolve(words: Sequence[str]) -> ml_collections.ConfigDict:
   """The config that a command of these words will run with, or ValueError."""
+  words = found(words)
   check(words)
   known = flags.FlagValues()
   words = ['', *words]

@@ -6,8 +6,10 @@ import os
 import pathlib
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -70,23 +72,37 @@ def imported(folder):
         yield node.module.split('.')[0]
 
 
-def declared(node):
-  """The distributions among the strings of a part of setup.py."""
-  return {re.match(r'[\w-]*', text.value)[0].lower().replace('_', '-')
-          for text in ast.walk(node) if isinstance(text, ast.Constant)}
+def declared(monkeypatch):
+  """The arguments of setuptools.setup in setup.py."""
+  given = {}
+  monkeypatch.setitem(sys.modules, 'setuptools', types.SimpleNamespace(
+      setup=given.update, find_packages=lambda **_: ['big_distill']))
+  runpy.run_path(str(ROOT / 'setup.py'))
+  return given
 
 
-@pytest.mark.parametrize('folder', ['big_distill', 'configs', 'tests'])
-def test_setup_declares_every_import(folder):
-  call = ast.parse((ROOT / 'setup.py').read_text()).body[-1].value
-  given = {word.arg: word.value for word in call.keywords}
-  known = declared(given['install_requires']) | {'jaxlib'}  # Jax's own.
-  extras = ast.literal_eval(given['extras_require'])
-  for extra in ('test', 'plot') if folder == 'tests' else ('plot',):
-    known |= declared(ast.parse(repr(extras[extra])))
+@pytest.mark.parametrize('folder, extras', [
+    ('big_distill/input', ['train']), ('big_distill', ['train', 'plot']),
+    ('configs', []), ('tests', ['test'])])
+def test_setup_declares_every_import(folder, extras, monkeypatch):
+  given = declared(monkeypatch)
+  lines = sum((given['extras_require'][extra] for extra in extras),
+              given['install_requires'])
+  known = {re.match(r'[\w-]*', line)[0].lower().replace('_', '-')
+           for line in lines} | {'jaxlib'}  # Jax's own.
   ours = {'big_distill', 'configs', 'bench', 'tests', *(
       file.stem for file in (ROOT / 'tests').glob('*.py'))}
   owners = metadata.packages_distributions()
   for module in {*imported(folder)} - ours - sys.stdlib_module_names:
     names = {name.lower().replace('_', '-') for name in owners[module]}
     assert names & known, f'{module} of {names}'
+
+
+def test_each_program_of_the_tools_is_a_command(monkeypatch):
+  commands = declared(monkeypatch)['entry_points']['console_scripts']
+  tools = {file.stem for file in (ROOT / 'big_distill/tools').glob('*.py')
+           if 'command.program(' in file.read_text()
+           or 'command_lib.program(' in file.read_text()}
+  assert {'sweep', 'plot', 'predict'} <= tools
+  assert {line.split()[0] for line in commands} == {'big-distill', *(
+      f'big-distill-{tool}' for tool in tools)}

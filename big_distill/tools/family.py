@@ -117,7 +117,7 @@ def show(workdirs: Sequence[str], out: str) -> None:
 
 def main(flag, workdirs):
   if not workdirs:
-    raise ValueError('No WORKDIR is given.')
+    raise ValueError('No WORKDIR is given. See --help.')
   show(workdirs, flag.out)
 
 

@@ -293,7 +293,7 @@ def plot(words, kind, out, metric=None):
 def main(flag, workdirs):
   logging.set_verbosity(logging.WARNING)  # Fonts are talkative.
   if not workdirs:
-    raise ValueError('No WORKDIR is given.')
+    raise ValueError('No WORKDIR is given. See --help.')
   try:
     print('\n'.join(plot(workdirs, flag.kind, flag.out, flag.metric)))
   except OSError as error:

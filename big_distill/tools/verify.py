@@ -52,7 +52,7 @@ def verify(run: runs.Run, data: Any, hosts: int = 1) -> tuple[str, bool]:
 
 def main(flag, workdirs):
   if not workdirs:
-    raise ValueError('No WORKDIR is given.')
+    raise ValueError('No WORKDIR is given. See --help.')
   fine = True
   for workdir in workdirs:
     text, right = verify(runs.read(workdir), command.pipeline(), flag.hosts)
