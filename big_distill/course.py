@@ -125,6 +125,15 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
           for name, config in configs.items()}
 
 
+def pupil(config: Mapping[str, Any], room: classroom.Classroom,
+          plan: plan_lib.Plan) -> steps.Pupil:
+  """How the student of a config learns."""
+  tx, lr = optim.make(plan.total, warmup=plan.warmup,
+                      **durations.without(config['optim'], 'warmup'))
+  return steps.Pupil(room.learn, room.sees, tx, lr,
+                     losses.make(**config.get('loss', {})))
+
+
 OWN = ('student', 'loss', 'optim', 'evals', 'checkpoints', 'layout')
 
 
@@ -144,15 +153,13 @@ class _Own:
 
   def __init__(self, config):
     self._config = config
-    self._loss = losses.make(**config.get('loss', {}))
+    losses.make(**config.get('loss', {}))
     self.open_checkpoints = registry.bind(
         checkpoint.Checkpoints,
         **durations.without(config.get('checkpoints', {}), 'every'))
 
   def pupil(self, room, plan):
-    tx, lr = optim.make(plan.total, warmup=plan.warmup,
-                        **durations.without(self._config['optim'], 'warmup'))
-    return steps.Pupil(room.learn, room.sees, tx, lr, self._loss)
+    return pupil(self._config, room, plan)
 
   def layout(self, room):
     layout = self._config.get('layout', 'big_vision')

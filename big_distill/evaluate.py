@@ -63,6 +63,13 @@ class Sight:
     self._teach = parallel.pmap(functools.partial(
         _teacher_answers, self.teachers, room.combine, layers['teacher']))
 
+  @property
+  def programs(self) -> dict[str, Callable]:
+    """The student's, of (params, views), and the teachers', of foreign ones'
+    answers as well.
+    """
+    return {'student': self._learnt, 'teachers': self._teach}
+
   def key(self, source: Any) -> str:
     """What the teachers' answers to a split depend on beside the teachers."""
     return contracts.fingerprint(

@@ -10,6 +10,7 @@ loop XLA computes convolutions at a third of their speed (tools/feed.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
 import itertools
 from typing import Any, NamedTuple
 
@@ -101,10 +102,18 @@ class Feed:
       shows = render.views(images, batch['index'], batch['boxes'], shown)
       return step(state, teachers, {**batch, 'views': shows})
 
-    program = parallel.pmap(repeat(rendered) if many else rendered,
-                            donate=donated)
-    return lambda state, teachers, call: program(
-        state, teachers, call, self._images)
+    return Rendering(parallel.pmap(repeat(rendered) if many else rendered,
+                                   donate=donated), self._images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendering:
+  """A program that also takes the images that devices hold."""
+  program: Callable
+  images: Any
+
+  def __call__(self, state: Any, teachers: Any, call: Any) -> Any:
+    return self.program(state, teachers, call, self.images)
 
 
 def call_ends(start: int, total: int, most: int,

@@ -17,10 +17,42 @@ import numpy as np
 
 AXIS = 'devices'
 
+_planned: list = []  # Devices that are not here, see `planned_for`.
+
+
+@contextlib.contextmanager
+def planned_for(devices):
+  """A context in which programs are lowered for devices that are not here.
+
+  What `pmap` returns can be lowered and compiled there, and not called. All
+  hosts' devices count as local ones, and `replicate` gives shapes.
+  """
+  _planned[:] = devices
+  try:
+    yield
+  finally:
+    _planned.clear()
+
+
+def platform():
+  """What computes: 'cpu', 'gpu' or 'tpu'."""
+  return _planned[0].platform if _planned else jax.default_backend()
+
+
+def device_count():
+  """Devices of all hosts."""
+  return len(_planned) or jax.device_count()
+
+
+def host_count():
+  """How many hosts there are."""
+  return len({each.process_index for each in _planned}) or jax.process_count()
+
 
 def pmap(function, donate=()):
   """`function` of stacked or split arguments, run once on every device."""
-  return jax.pmap(function, axis_name=AXIS, donate_argnums=donate)
+  return jax.pmap(function, axis_name=AXIS, donate_argnums=donate,
+                  devices=_planned or None)
 
 
 def _devices():
@@ -35,7 +67,7 @@ def mean(tree):
   """Mean over all devices of all hosts, inside pmap; outside, the tree."""
   if _devices() is None:
     return tree
-  if jax.default_backend() == 'cpu':
+  if platform() == 'cpu':
     # XLA combines messages on accelerators, where they overlap with the rest;
     # between processes on CPU each one takes as long as a small layer.
     flat, restore = jax.flatten_util.ravel_pytree(tree)
@@ -87,9 +119,11 @@ def _sharding():
 
 def replicate(tree):
   """Host arrays -> one replica on each local device, [d, ...]."""
-  d = jax.local_device_count()
+  d = len(_planned) or jax.local_device_count()
 
   def leaf(x):
+    if _planned:
+      return jax.ShapeDtypeStruct((d, *x.shape), x.dtype)
     x = np.asarray(x)
     return jax.make_array_from_callback(
         (d, *x.shape), _sharding(), lambda _: x[None])

@@ -9,7 +9,6 @@ import inspect
 from typing import Any, NamedTuple
 
 from absl import logging
-import jax
 
 from big_distill import parallel
 from big_distill import registry
@@ -68,8 +67,8 @@ def make(config: Mapping[str, Any], num_examples: int,
   on_nonfinite = config.get('on_nonfinite', 'stop')
   registry.check('on_nonfinite', on_nonfinite, SKIPS)
   parallel.check_batch(batch_size, group, accumulate,
-                       devices or jax.device_count(),
-                       hosts or jax.process_count())
+                       devices or parallel.device_count(),
+                       hosts or parallel.host_count())
   per_call, resident = config.get('steps_per_call', 1), is_resident(config)
   if per_call < 1 or per_call > 1 and not resident:
     raise ValueError(f'steps_per_call={per_call}: a call takes one step, or '

@@ -27,12 +27,27 @@ PER_HEAD = ('query', 'key', 'value')
 
 def quantize(params: Any) -> Any:
   """The parameters, as numpy arrays, with kernels as int8 and steps."""
+  return _of_kernels(
+      params, lambda value, out: _quantized(np.float32(value), out))
+
+
+def shapes(params: Any) -> Any:
+  """As quantize, of parameters that are shapes."""
+  def leaf(value, out):
+    return {'int8': jax.ShapeDtypeStruct(value.shape, np.int8),
+            STEP: jax.ShapeDtypeStruct(
+                (1,) * (value.ndim - out) + value.shape[-out:], np.float32)}
+
+  return _of_kernels(params, leaf)
+
+
+def _of_kernels(params, change):
+  """`params` with change(kernel, how many of its axes are of outputs)."""
   def leaf(path, value):
     names = [key.key for key in path]
     if names[-1] != 'kernel':
       return value
-    return _quantized(np.float32(value),
-                      2 if any(name in PER_HEAD for name in names) else 1)
+    return change(value, 2 if any(name in PER_HEAD for name in names) else 1)
 
   return jax.tree_util.tree_map_with_path(leaf, params)
 

@@ -1,0 +1,167 @@
+"""What a compiled program does, read off its text: XLA's HLO.
+
+Only what runs is counted: the entry computation and the loops, branches and
+calls that it makes, a loop as often as it runs, where XLA knows that. What is
+fused runs as one instruction, which reads its operands and writes its results.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator
+import math
+import re
+from typing import NamedTuple
+
+BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16,
+        'bf16': 16, 'f16': 16, 's32': 32, 'u32': 32, 'f32': 32, 's64': 64,
+        'u64': 64, 'f64': 64}
+COLLECTIVES = ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute',
+               'reduce-scatter')
+# What moves nothing by itself.
+FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
+        'after-all', 'partition-id', 'replica-id', 'while', 'conditional',
+        'call', 'optimization-barrier', 'domain'}
+
+_SHAPE = re.compile(r'\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?')
+_LINE = re.compile(
+    r'\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z\-]*)\((.*)')
+_HEAD = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+class Shape(NamedTuple):
+  """An array: its elements, as they lie in memory; `held` says if in HBM."""
+  dtype: str
+  dims: tuple[int, ...]
+  layout: str = ''
+
+  @property
+  def nbytes(self) -> int:
+    """Without padding."""
+    return math.prod(self.dims) * BITS.get(self.dtype, 0) // 8
+
+  @property
+  def padded(self) -> int:
+    """Bytes with the padding of tiles: the last axes fill whole tiles."""
+    order, _, rest = self.layout.partition(':')
+    tile = re.match(r'T\(([\d,]+)\)', rest)
+    if not tile or not self.dims:
+      return self.nbytes
+    sides = [int(x) for x in tile[1].split(',')]
+    dims = [self.dims[int(i)] for i in order.split(',')]  # The fastest first.
+    for i, side in enumerate(reversed(sides)):
+      if i < len(dims):
+        dims[i] = -(-dims[i] // side) * side
+    return math.prod(dims) * BITS.get(self.dtype, 0) // 8
+
+  @property
+  def held(self) -> bool:
+    """Whether it lies in HBM, rather than on the chip."""
+    return not re.search(r'S\([1-9]\)', self.layout)
+
+
+class Instruction(NamedTuple):
+  """One that runs `times` times: its name, results, operation and operands."""
+  name: str
+  results: tuple[Shape, ...]
+  op: str
+  operands: tuple[Shape, ...]
+  text: str
+  times: int = 1
+
+  @property
+  def moved(self) -> int:
+    """Bytes that one run of it reads from HBM or writes there, padded."""
+    if self.op in FREE or self.op.endswith('-done'):
+      return 0
+    results = self.results[:1] if self.op.endswith('-start') else self.results
+    if self.op == 'dynamic-slice':
+      return 2 * sum(x.padded for x in results if x.held)
+    if self.op == 'dynamic-update-slice':
+      return 2 * self.operands[1].padded
+    return sum(x.padded for x in (*self.operands, *results) if x.held)
+
+
+def shapes(text: str) -> tuple[Shape, ...]:
+  """All arrays that a piece of HLO names, in order."""
+  return tuple(Shape(dtype, tuple(int(x) for x in dims.split(',') if x), layout)
+               for dtype, dims, layout in _SHAPE.findall(text)
+               if dtype in BITS)
+
+
+def instructions(text: str) -> list[Instruction]:
+  """What a program runs, in the order of its text."""
+  computations, entry, current = {}, None, None
+  for line in text.splitlines():
+    if head := _HEAD.match(line):
+      current = computations[head[2]] = []
+      entry = head[2] if head[1] else entry
+    elif current is not None and (found := _LINE.match(line)):
+      current.append(found.groups())
+  if entry is None:
+    raise ValueError('This is no text of a compiled program: it has no ENTRY.')
+  return [*_run(computations, entry, 1)]
+
+
+def _run(computations, name, times) -> Iterator[Instruction]:
+  lines = computations[name]
+  known = {own: result for own, result, _, _ in lines}
+  for own, result, op, rest in lines:
+    names = re.findall(r'%([\w.\-]+)', _arguments(rest))
+    operands = tuple(shape for operand in names
+                     for shape in shapes(known.get(operand, '')))
+    yield Instruction(own, shapes(result), op, operands, rest, times)
+    if op == 'while':
+      trips = _TRIPS.search(rest)
+      yield from _run(computations, _called(rest, 'body'),
+                      times * int(trips[1] if trips else 1))
+    elif op == 'call':
+      yield from _run(computations, _called(rest, 'to_apply'), times)
+    elif op == 'conditional':
+      branches = re.search(r'branch_computations=\{([^}]*)\}', rest)
+      names = (branches[1].split(', ') if branches else
+               [_called(rest, f'{which}_computation')
+                for which in ('true', 'false')])
+      yield from max(([*_run(computations, each.lstrip('%'), times)]
+                      for each in names), key=moved)
+
+
+def _called(text, what):
+  return re.search(rf'{what}=%?([\w.\-]+)', text)[1]
+
+
+def _arguments(text):
+  """What stands before the parenthesis that closes the operands."""
+  depth = 1
+  for i, letter in enumerate(text):
+    depth += (letter == '(') - (letter == ')')
+    if not depth:
+      return text[:i]
+  return text
+
+
+def moved(ran: Iterable[Instruction]) -> int:
+  """Bytes between HBM and the chip, padding included, by one device."""
+  return sum(each.moved * each.times for each in ran)
+
+
+def collectives(ran: Iterable[Instruction]) -> dict[str, tuple[int, int]]:
+  """{kind: (how many messages, bytes that one device gives)}."""
+  found = collections.defaultdict(lambda: (0, 0))
+  for each in ran:
+    kind = each.op.removesuffix('-start')
+    if kind in COLLECTIVES:
+      count, size = found[kind]
+      found[kind] = (count + each.times, size + each.times * sum(
+          x.nbytes for x in each.operands))
+  return dict(found)
+
+
+def by_operation(ran: Iterable[Instruction]) -> dict[str, int]:
+  """{operation: bytes moved by all of its kind}, the largest first."""
+  found = collections.Counter()
+  for each in ran:
+    op = each.op
+    if op == 'fusion':  # Named for what it holds, with a number behind.
+      op = 'fusion ' + re.sub(r'[._\d]+(clone|remat)?[._\d]*$', '', each.name)
+    found[op] += each.moved * each.times
+  return {op: size for op, size in found.most_common() if size}
