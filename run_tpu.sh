@@ -59,7 +59,7 @@ readonly INSTALL="rm -rf big_distill && mkdir big_distill \
 && PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --user --quiet uv \
 && python3 -m uv venv --seed --allow-existing --python=3.11 big_distill_env \
 && cd big_distill \
-&& ../big_distill_env/bin/python -m pip install --quiet -e '.[tpu]'"
+&& ../big_distill_env/bin/python -m pip install --quiet -e '.[train,tpu]'"
 
 
 say() {

