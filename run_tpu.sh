@@ -18,11 +18,16 @@
 #   --data_dir      becomes TFDS_DATA_DIR
 #   --spot          a cheaper slice, which may be preempted at any time
 #   --keep          use the slice if it exists, and do not delete it at the end
+#   --unchecked     create the slice without compiling for it first
 #   --max_failures  of the program on one slice, before giving up; default 3
 #   --pause         seconds between attempts; default 30
 #   --dry_run       print the commands of a successful run, and run none
 #   --help          print this
 #   -- FLAGS        passed to big_distill.main as they are
+#
+# Where python3 has big_distill and libtpu (pip install -e '.[tpu]', no TPU needed),
+# the run is compiled for the slice before anything is created, in minutes; a
+# slice that does not hold it is refused, with what would.
 #
 # What git tracks, as it is in the working tree, is installed on all workers,
 # where the program then runs. After a preemption the slice is created anew,
@@ -37,11 +42,11 @@ set -euo pipefail
 
 readonly REQUIRED='name zone type version config workdir'
 readonly OPTIONAL='project data_dir max_failures pause'
-readonly SWITCHES='spot keep dry_run help'
+readonly SWITCHES='spot keep unchecked dry_run help'
 
 name='' zone='' type='' version='' config='' workdir=''
 project='' data_dir='' max_failures=3 pause=30
-spot='' keep='' dry_run='' help=''
+spot='' keep='' unchecked='' dry_run='' help=''
 program_flags=()
 
 created=''
@@ -174,6 +179,23 @@ pack() {
   # shellcheck disable=SC2016  # Expanded by the inner bash.
   run bash -o pipefail -c 'git ls-files -z | tar --null -czf "$0" -T -' \
     "$temp/big_distill.tar.gz"
+}
+
+foresee() {  # Refuses a slice that does not hold the run.
+  local word overrides=()
+  [[ ! $unchecked ]] || return 0
+  if ! run python3 -c 'import libtpu, big_distill.programs' 2>/dev/null; then
+    say "python3 has no libtpu or not all of big_distill, so whether a $type" \
+      "holds this run is not known. pip install -e '.[tpu]' lets it be seen."
+    return
+  fi
+  for word in "${program_flags[@]}"; do
+    [[ $word != --config.* ]] || overrides+=("$word")
+  done
+  say "Compiling for a $type, which takes minutes; --unchecked leaves it out."
+  run python3 -m big_distill.tools.compile "--config=$config" \
+    "--slice=$type" --noevals "${overrides[@]}" >&2 ||
+    fail "--type=$type is refused, see above; --unchecked creates it all the same."
 }
 
 state() {  # READY, PREEMPTED, ... or MISSING; in a dry run, what is expected.
@@ -318,6 +340,7 @@ main() {
   trap 'exit 141' PIPE
   trap 'exit 143' TERM
   pack
+  foresee
   claim
   distil
 }

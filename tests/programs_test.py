@@ -160,3 +160,9 @@ def test_least_time_is_that_of_what_takes_longest():
   times = compiled(flops=123e12, moved=9e9, given={'all-reduce': (1, 41e6)}
                    ).least(chip)
   assert times == dict(arithmetic=2., memory=.02, links=pytest.approx(5e-4))
+
+
+def test_amounts_have_the_prefix_that_leaves_three_digits():
+  assert compile_tool.amount(93.14e9, 'B') == '93.1 GB'
+  assert compile_tool.amount(0, 'B') == '0 B'
+  assert compile_tool.amount(918e12, 'FLOP/s') == '918 TFLOP/s'

@@ -85,6 +85,11 @@ if argv[:3] == ['-m', 'uv', 'venv']:
   os.makedirs(argv[-1] + '/bin', exist_ok=True)
   if not os.path.exists(argv[-1] + '/bin/python'):
     os.symlink(os.path.abspath(__file__), argv[-1] + '/bin/python')
+elif argv[0] == '-c':
+  sys.exit(planned('import') or 0)
+elif argv[1] == 'big_distill.tools.compile':
+  write(HOME + '/compiled', json.dumps(argv) + '\n', 'a')
+  sys.exit(planned('compile') or 0)
 elif argv[1] == 'big_distill.main':
   outcome = planned('program') or 0
   files = [os.path.join(folder, name)
@@ -160,6 +165,11 @@ class Simulation:
   def programs(self):
     """{'argv', 'data_dir', 'files'} of each launch of big_distill.main."""
     return self._rows('programs')
+
+  @property
+  def compiled(self):
+    """The argv of each call of tools.compile."""
+    return self._rows('compiled')
 
   @property
   def slice(self):
@@ -247,6 +257,29 @@ def test_arguments_reach_the_program_as_they_were_given(cloud):
 def test_without_data_dir_tfds_finds_its_own(cloud):
   assert 'TFDS_DATA_DIR' in cloud.run('--dry_run', '--data_dir=gs://b')[1]
   assert 'TFDS_DATA_DIR' not in cloud.run('--dry_run')[1]
+
+
+def test_a_slice_that_does_not_hold_the_run_is_not_created(cloud):
+  code, _, err = cloud.run(plan={'compile': ['Error: v4-8 does not hold it.']})
+  assert code == 2 and cloud.calls == []
+  assert 'v4-8 does not hold it' in err and '--unchecked' in err
+  assert not any((cloud.folder / 'tmp').iterdir())
+
+
+def test_the_run_is_compiled_for_the_slice_with_its_own_values(cloud):
+  code, _, _ = cloud.run('--', '--config.batch_size=64', '--allow_changes=seed')
+  assert code == 0
+  assert cloud.compiled == [[
+      '-m', 'big_distill.tools.compile', f'--config={CONFIG}', '--slice=v4-8',
+      '--noevals', '--config.batch_size=64']]
+
+
+def test_where_it_cannot_be_compiled_or_need_not_be_the_slice_is_created(cloud):
+  code, _, err = cloud.run(plan={'import': [1]})
+  assert code == 0 and 'libtpu' in err
+  code, _, _ = cloud.run('--unchecked', plan={'compile': [1]})
+  assert code == 0
+  assert cloud.compiled == [] and len(cloud.programs) == 2
 
 
 def test_an_option_and_its_value_may_be_two_words(cloud):

@@ -157,27 +157,37 @@ def remedies(found: dict[str, Any], plan: plan_lib.Plan,
   return said
 
 
+def amount(x: float, unit: str) -> str:
+  """A number with a prefix: amount(93.1e9, 'B') is '93.1 GB'."""
+  for prefix in ('', 'k', 'M', 'G', 'T'):
+    if x < 1000 or prefix == 'T':
+      return f'{x:.3g} {prefix}{unit}'
+    x /= 1000
+  raise AssertionError(x)
+
+
 def report(each: Compiled, which: slices.Slice) -> str:
   """A program, for a terminal."""
   chip, n = which.chip, which.chip.devices
-  times = each.least(chip)
-  given = ', '.join(f'{count} {kind} of {size / 1e6:,.2f} MB'
-                    for kind, (count, size) in each.given.items()) or 'nothing'
   place = 'a chip' if n == 1 else 'a core'
   if not each.fits:
-    return (f'{each.name}: does not compile, it needs {each.held / GIB:,.2f} GiB '
+    return (f'{each.name}: does not compile, it needs {each.held / GIB:.2f} GiB '
             f'of {chip.free:.2f} on {place}')
-  return '\n'.join([f'{each.name}: compiled in {each.seconds:,.0f} s; on {place}:',
-           f'  holds     {each.held / GIB:,.2f} GiB of {chip.free:.2f}, of them '
-           f'{each.temporary / GIB:,.2f} of its own; writes results over '
-           f'{each.donated / GIB:,.2f} GiB of arguments',
-           f'  computes  {each.flops / 1e12:,.3f} TFLOP: '
-           f'{times["arithmetic"] * 1e3:,.2f} ms at {chip.flops / n / 1e12:g} '
-           'TFLOP/s',
-           f'  moves     {each.moved / 1e9:,.2f} GB of its memory: '
-           f'{times["memory"] * 1e3:,.2f} ms at {chip.bandwidth / n / 1e9:g} '
-           'GB/s',
-           f'  gives     {given}: {times["links"] * 1e3:,.2f} ms'])
+  ms = {what: f'{1e3 * seconds:.3g} ms'
+        for what, seconds in each.least(chip).items()}
+  given = ', '.join(f'{count} {kind} of {amount(size, "B")}'
+                    for kind, (count, size) in each.given.items())
+  return '\n'.join([
+      f'{each.name}: compiled in {each.seconds:,.0f} s; on {place}:',
+      f'  holds     {each.held / GIB:.2f} of {chip.free:.2f} GiB, '
+      f'{each.temporary / GIB:.2f} of them its own',
+      f'  reuses    {amount(each.donated, "B")} of arguments for its results',
+      f'  computes  {amount(each.flops, "FLOP")}: {ms["arithmetic"]} at '
+      f'{amount(chip.flops / n, "FLOP/s")}',
+      f'  moves     {amount(each.moved, "B")} of its memory: {ms["memory"]} at '
+      f'{amount(chip.bandwidth / n, "B/s")}',
+      f'  gives     {given or "nothing"}: {ms["links"]} at '
+      f'{amount(chip.link / n, "B/s")}'])
 
 
 def _compiled(program, which, results):
@@ -230,9 +240,9 @@ def main(flag):
         f'{"; ".join(remedies(found, programs.plan, config, which))}.')
   print(f'Fits: {found["held"] / GIB:.2f} of {which.chip.free:.2f} GiB. The '
         f'largest batch is about {found["largest"]:,}, by a line through this '
-        f'one.\nA step takes {found["step_seconds"] * 1e3:,.1f} ms at least, '
-        f'bound by {" and ".join(found["bound"])}: {found["hours"]:,.2f} h for '
-        f'{programs.plan.total:,} steps, at the peaks of the chip.')
+        f'one.\nA step takes {1e3 * found["step_seconds"]:.3g} ms at least, bound '
+        f'by {" and ".join(found["bound"])}: {found["hours"]:.3g} h for '
+        f'{programs.plan.total:,} steps.')
 
 
 def _define_flags():
