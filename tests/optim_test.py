@@ -29,7 +29,8 @@ def test_schedule_is_a_cosine_after_a_linear_warmup(warmup):
 @pytest.mark.parametrize('kind, want', [
     ('constant', [0, .5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
     ('quadratic', [0, .5, *((1 - np.arange(9) / 8)**2)]),
-    ('steps', [0, .5, 1, .1, .1, .1, .01, .01, .01, .001, .001])])
+    ('steps', [0, .5, 1, .1, .1, .1, .01, .01, .01, .001, .001]),
+    ('wsd', [0, .5, 1, 1, 1, 1, 1, 1, 1, 1 - .5**.5, 0])])
 def test_other_schedules_have_the_same_warmup(kind, want):
   got = [float(optim.make_schedule(10, 2, kind)(t)) for t in range(11)]
   np.testing.assert_allclose(got, want, atol=1e-6)

@@ -1,0 +1,159 @@
+"""The stages of the second half of the study, as data (docs/reproduction.md)."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from configs import common
+from configs import study as config
+
+TUNING_SEED, SEEDS = 0, (1, 2, 3)
+RATES = (.001, .003, .01)
+LOW = (.0003, .001, .003)  # For arms that took the lowest of three before.
+MOBILE = dict(family='mobilenet_v3', variant='small', width=.5)
+STUDENTS = {  # Arguments of pretrained.build, and pixels a side.
+    'bit': (config.STUDENT, 48),
+    'bit32': (config.STUDENT, 32),
+    'mobile_gn': (dict(MOBILE, norm='gn'), 48),
+    'mobile_bn': (dict(MOBILE, norm='bn'), 48),
+}
+STREAMS = {  # Pack, split, and how many epochs, of 1,024 images, are kept.
+    'caltech': ('caltech', 'train[:1024]', 1000),
+    'whole': ('caltech', 'train[:2048]', 200),
+    'dtd': ('dtd', 'train', 300),
+    'cifar': ('cifar', 'train[:1024]', 300),
+    'large': ('large', 'train[:1024]', 300),
+}
+SIZES = dict(lite0=128, lite1=128, large128=128, large160=160)  # Of teachers.
+LABELS, BOTH = 'labels', 'both'  # What teaches in a teacher's place.
+
+
+class Source(NamedTuple):
+  """Answers to a stream: who gives them, and whether to mixed images."""
+  stream: str = 'caltech'
+  teacher: str = 'lite0'
+  mixed: bool = True
+
+
+ROOM = {  # How many epochs of answers are kept.
+    Source(): 1000,
+    Source(mixed=False): 1000,
+    Source(teacher=LABELS): 1000,
+    Source(teacher='lite1'): 300,
+    Source(teacher=BOTH): 300,
+    Source('whole', LABELS): 200,
+    Source('dtd'): 300,
+    Source('cifar'): 300,
+    Source('large', 'large128'): 300,
+    Source('large', 'large160'): 300,
+}
+
+
+class Arm(NamedTuple):
+  """What students learn from; all students of a column differ in no more."""
+  name: str
+  source: Source = Source()
+  period: int = 0  # After so many epochs batches repeat; 0: never.
+  like: str = 'funmatch'  # The arm whose tuned rate it takes,
+  rates: tuple[float, ...] = ()  # unless it says its own.
+  begun: bool = False  # By labels, of the stage 'start'.
+
+
+class Stage(NamedTuple):
+  """Arms at one length: each with three seeds, its rates, or the whole grid."""
+  school: str
+  epochs: int
+  arms: tuple[Arm, ...]
+  points: str = 'seeds'
+  student: str = 'bit'
+  optimizer: str = 'adam'
+  cooldowns: tuple[int, ...] = ()  # Lengths that leave one constant rate.
+
+  @property
+  def name(self) -> str:
+    return f'{self.school}_{self.points.replace("seeds", "run")}_{self.epochs}'
+
+  @property
+  def columns(self) -> int:
+    """Students of an arm."""
+    return len(list(points())) if self.points == 'grid' else 3
+
+
+def points() -> Iterator[tuple[float, float, float]]:
+  """Rate, decay and temperature over the paper's grid."""
+  return (tuple(point.values()) for point in common.sweep())
+
+
+def _by_rate(name, begun=False, source=Source()):
+  return tuple(Arm(f'{name} {rate:g}', source, rates=(rate,), begun=begun)
+               for rate in RATES)
+
+
+PATIENT = (Arm('same/ic', Source(mixed=False), like='same/ic', rates=RATES),
+           Arm('funmatch', rates=LOW),
+           Arm('labels, mixed up', Source(teacher=LABELS),
+               like='labels, mixed up', rates=LOW))
+_TUNED = tuple(arm._replace(rates=()) for arm in PATIENT)
+PERIODS = (1, 3, 10, 30, 100)
+_STREAM = tuple(Arm(f'{k} epochs', period=k) for k in PERIODS) + (Arm('fresh'),)
+_TEACHERS = tuple(Arm(who, Source(teacher=who))
+                  for who in ('lite0', 'lite1', BOTH))
+_KINDS = tuple(Arm(who, Source(who)) for who in ('caltech', 'dtd', 'cifar'))
+_LARGE = (Arm('packed at 128'), *(
+    Arm(f'{who} px', Source('large', f'large{who}')) for who in (128, 160)))
+_BEGUN = (Arm('random'), Arm('begun', begun=True),
+          Arm('begun, same/ic', Source(mixed=False), like='same/ic', begun=True))
+
+PLAN = (  # In order of worth.
+    *(Stage('patient', epochs, PATIENT, 'rates') for epochs in (30, 100, 300)),
+    Stage('stream', 1000, _STREAM),
+    *(Stage('patient', epochs, _TUNED) for epochs in (30, 100, 300, 1000)),
+    *(Stage(name, 300, _by_rate(name), optimizer=name)
+      for name in ('adam', 'muon', 'soap', 'shampoo')),
+    Stage('teachers', 300, _TEACHERS),
+    Stage('kinds', 300, _KINDS),
+    Stage('large', 300, _LARGE),
+    Stage('small', 300, (Arm('funmatch'),), student='bit32'),
+    Stage('start', 200, _by_rate('start', source=Source('whole', LABELS))),
+    *(Stage('begun', epochs, _BEGUN) for epochs in (30, 300)),
+    Stage('patient', 3000, tuple(arm._replace(period=1000) for arm in _TUNED)),
+    Stage('grid', 100, (Arm('funmatch'),), 'grid'),
+    *(Stage(name, 300, _by_rate(name), student=name)
+      for name in ('mobile_gn', 'mobile_bn')),
+    Stage('cooled', 1000, _TUNED, cooldowns=(30, 100, 300, 1000)),
+    Stage('begun', 1000, _BEGUN),
+)
+LONGEST_TUNING = 300  # Epochs; longer runs take its rates.
+
+
+def rate(rows: Sequence[dict], arm: str, epochs: int) -> float:
+  """The tuned rate of an arm: of the longest tuning that is not longer.
+
+  The best by accuracy on val. Raises ValueError where there is none yet.
+  """
+  tuned = [row for row in rows if row['arm'] == arm and row['at'] == row[
+      'epochs'] <= max(epochs, 30) and row['stage'].startswith('patient_rates')]
+  if not tuned:
+    raise ValueError(f'The rates of {arm!r} are not tuned yet: run the stages '
+                     'patient_rates_* first.')
+  length = max(row['epochs'] for row in tuned)
+  return max((row for row in tuned if row['epochs'] == length),
+             key=lambda row: row['val_top1'])['lr']
+
+
+def hypers(stage: Stage, rows: Sequence[dict]
+           ) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+  """(Seeds [s]; rates, decays and temperatures [a, s]) of a stage."""
+  seeds = [TUNING_SEED] * stage.columns
+  shape = len(stage.arms), stage.columns
+  wd, t = np.full(shape, config.DECAY), np.ones(shape)
+  if stage.points == 'grid':
+    lr, wd, t = (np.tile(each, (len(stage.arms), 1)) for each in zip(*points()))
+  elif stage.points == 'rates':
+    lr = np.asarray([arm.rates for arm in stage.arms])
+  else:
+    seeds = list(SEEDS)
+    lr = np.tile([[*arm.rates] or [rate(rows, arm.like, stage.epochs)]
+                  for arm in stage.arms], stage.columns)
+  return seeds, lr, wd, t

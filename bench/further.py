@@ -1,0 +1,148 @@
+"""The second half of docs/reproduction.md: what is left, within a budget.
+
+  python -m bench.further --out=DIR \
+      --packs=caltech=caltech101.npz,dtd=dtd.npz,cifar=cifar.npz,large=large.npz \
+      --teachers=lite0=teacher.npz,lite1=lite1.npz,large128=A.npz,large160=B.npz
+
+Views and answers are kept on the device (bench/kept.py), so that a stage costs
+its students alone. As in bench/reproduce.py, stages that DIR/rows.jsonl has are
+skipped, and what would outlast --budget, in seconds, is left for another time.
+A stage whose packs or teachers are not given is left, too.
+"""
+
+import json
+import pathlib
+import time
+
+from absl import flags
+import jax
+import numpy as np
+
+from bench import agenda
+from bench import lab as lab_lib
+from big_distill import command
+from big_distill import teaching
+
+AHEAD = 6  # Stages whose programs are being compiled.
+
+
+def left(rows: list[dict]) -> list[agenda.Stage]:
+  """The stages of the PLAN that are not finished."""
+  ended = {(row['stage'], row['epochs']) for row in rows
+           if row['at'] == row['epochs']}
+  return [stage for stage in agenda.PLAN
+          if (stage.name, stage.epochs) not in ended]
+
+
+def rows_of(stage: agenda.Stage, marked: lab_lib.Marked, hypers: tuple,
+            seconds: float) -> list[dict]:
+  """A row for each student of a stage."""
+  seeds, *numbers = hypers
+  return [dict(
+      stage=stage.name, arm=arm.name, tuning=stage.points != 'seeds', seed=seed,
+      **{key: float(each[i, j])
+         for key, each in zip(('lr', 'wd', 't'), numbers)},
+      epochs=marked.epochs, at=marked.at, loss=float(marked.loss[i, j]),
+      seconds=round(seconds, 1), **{
+          key: round(float(values[i, j]), 5)
+          for key, values in marked.scores.items()})
+          for i, arm in enumerate(stage.arms) for j, seed in enumerate(seeds)]
+
+
+def show(stage: agenda.Stage, made: list[dict], seconds: float) -> None:
+  """Prints the means over seeds, or the best by val, a line per arm."""
+  print(f'{stage.name} at {made[0]["at"]:g} of {made[0]["epochs"]} epochs, '
+        f'{seconds:.0f} s', flush=True)
+  for arm in stage.arms:
+    mine = [row for row in made if row['arm'] == arm.name]
+    top = max(mine, key=lambda row: row['val_top1'])
+    shown = [top] if stage.points != 'seeds' else mine
+    print(f'  {arm.name:17s} lr {top["lr"]:g}  ' + '  '.join(
+        f'{key} {np.mean([row[key] for row in shown]):.4f}'
+        for key in ('loss', 'val_top1', 'test_top1', 'test_agree', 'test_kl')),
+          flush=True)
+
+
+def keep(file: pathlib.Path, stage: agenda.Stage, marked: lab_lib.Marked,
+         told: np.ndarray, labels: np.ndarray) -> None:
+  """What students answer to the test images, for bench/claims.py."""
+  answers = marked.answers
+  np.savez_compressed(
+      file, arms=[arm.name for arm in stage.arms],
+      guess=answers.argmax(-1).astype(np.uint8),
+      sure=np.exp(answers.max(-1)).astype(np.float16),
+      kl=(np.exp(told) * (told - answers)).sum(-1).astype(np.float16),
+      label=labels.astype(np.uint8), teacher=told.argmax(-1).astype(np.uint8),
+      teacher_sure=np.exp(told.max(-1)).astype(np.float16))
+
+
+def main(flag: flags.FlagValues) -> None:
+  began = time.monotonic()
+  folder = pathlib.Path(flag.out)
+  folder.mkdir(parents=True, exist_ok=True)
+  file = folder / 'rows.jsonl'
+  rows = ([json.loads(line) for line in file.read_text().splitlines()]
+          if file.exists() else [])
+  lab = lab_lib.Lab(*(dict(item.split('=', 1) for item in each)
+                      for each in (flag.packs, flag.teachers)),
+                    flag.dtype, flag.tiny)
+  stages = [stage for stage in left(rows) if not (
+      flag.stages and stage.name not in flag.stages)]
+  for stage in stages:
+    if lacking := lab.lacks(stage):
+      print(f'{stage.name}: left, it wants {", ".join(lacking)}.', flush=True)
+  stages = [stage for stage in stages if not lab.lacks(stage)]
+  if any(arm.begun for stage in stages for arm in stage.arms):
+    # Students who began from labels are not kept in files.
+    start = [stage for stage in agenda.PLAN if stage.school == 'start']
+    stages = [stage for stage in stages if stage not in start]
+    first = min(i for i, stage in enumerate(stages)
+                if any(arm.begun for arm in stage.arms))
+    stages[first:first] = start
+  lab.enroll(stages)
+  for i, stage in enumerate(stages):
+    lab.prepare(stages[i:i + AHEAD])
+    spent, needs = time.monotonic() - began, lab.forecast(stage)
+    if spent + needs > flag.budget:
+      print(f'{stage.name}: left for another time, it would take '
+            f'{needs:.0f} s.', flush=True)
+      continue
+    try:
+      hypers = agenda.hypers(stage, rows)
+      started = time.monotonic()
+      for marked in lab.run(stage, hypers, began + flag.budget):
+        made = rows_of(stage, marked, hypers, time.monotonic() - started)
+        rows += made
+        with file.open('a') as out:
+          out.writelines(json.dumps(row) + '\n' for row in made)
+        show(stage, made, time.monotonic() - began)
+        if marked.at == marked.epochs and stage.points == 'seeds':
+          name = stage.name.replace(f'_{stage.epochs}', f'_{marked.epochs}')
+          keep(folder / f'{name}.npz', stage, marked,
+               lab.told.result()['test'], lab.labels['test'])
+      if stage.school == 'start':
+        means = [np.mean([row['val_top1'] for row in made
+                          if row['arm'] == arm.name]) for arm in stage.arms]
+        best = int(np.argmax(means))
+        lab.start = jax.tree.map(lambda x, best=best: np.asarray(x[best]),
+                                 marked.params)
+    except (lab_lib.OutOfTime, ValueError) as error:
+      print(f'{stage.name}: left. {error}', flush=True)
+  print('left:', ', '.join(stage.name for stage in left(rows)) or 'nothing')
+
+
+def _define_flags() -> None:
+  flags.DEFINE_list('packs', None, 'name=FILE of tools/pack.py, ... : caltech, '
+                    'dtd, cifar, large.', required=True)
+  flags.DEFINE_list('teachers', None, 'name=FILE of bench/probe.py, ... : lite0, '
+                    'lite1, large128, large160.', required=True)
+  flags.DEFINE_string('out', None, 'A folder for rows and answers.',
+                      required=True)
+  flags.DEFINE_float('budget', 1e9, 'Seconds, compilation included.')
+  flags.DEFINE_enum('dtype', 'float32', teaching.DTYPES, "Teachers'.")
+  flags.DEFINE_list('stages', None, 'These alone, by name.')
+  flags.DEFINE_bool('tiny', False, 'Small, short and few: the path alone.')
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -1,0 +1,189 @@
+"""Students who learn from views and answers that the device keeps.
+
+bench/study.py renders views and asks the teacher at each step. Here that is
+done once: a stream is photographs in an order, framed by boxes that the seed and
+the step decide; each of its batches becomes a row of pixels and a row of
+answers, and stages that learn from the same stream read the same rows. Rows may
+come again (`period`), and one program serves all arms of a number of students:
+which rows an arm reads is data.
+
+bench/further.py runs the second half of docs/reproduction.md with it.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import study
+from big_distill import losses
+from big_distill import packed
+from big_distill import render
+from big_distill import steps
+from big_distill import teaching
+from big_distill import views
+
+VIEW = views.MODES['funmatch'].student  # Of all streams: one crop for both.
+TOGETHER = 4  # Rows that are rendered and answered at once.
+
+
+class Setting(NamedTuple):
+  """What streams and students have in common."""
+  num_classes: int
+  batch_size: int = 128
+  group: int = 8  # Of mixup.
+  seed: int = 0  # Of the streams.
+
+
+class Stream(NamedTuple):
+  """`steps` batches of a split of a pack, drawn as packed.Data draws them."""
+  index: np.ndarray  # int32 [steps, b]
+  boxes: np.ndarray  # int32 [steps, b, 5]
+  labels: np.ndarray  # int32 [steps, b]
+
+
+@flax.struct.dataclass
+class Kept:
+  """Rows on the device: views of students, and answers of who teaches."""
+  views: Any  # uint8 [rows, b, s, s, 3]
+  answers: Any  # float32 [rows, b, c], logits or log-probs.
+
+
+@flax.struct.dataclass
+class Lessons:
+  """Which rows each arm reads [a]: at step s, number s mod its period."""
+  view: Any  # int32, the first of its stream's views.
+  answer: Any  # int32, the first of its answers.
+  period: Any  # int32
+  mixed: Any  # bool, whether its images are mixed up.
+
+
+@flax.struct.dataclass
+class Hypers:
+  """Of each student [a, s]: rate, decay, temperature; of the run, in steps."""
+  lr: Any
+  wd: Any
+  t: Any
+  total: Any
+  warmup: Any
+  cooldown: Any  # Steps by 1 - sqrt at the end of a constant rate; 0: a cosine.
+
+
+def empty(setting: Setting, size: int, views_: int, answers: int) -> Kept:
+  """Room for so many rows of views and of answers."""
+  b = setting.batch_size
+  return Kept(jnp.zeros([views_, b, size, size, 3], jnp.uint8),
+              jnp.zeros([answers, b, setting.num_classes]))
+
+
+def draw(data: packed.Data, split: str, held: tuple, setting: Setting,
+         count: int) -> Stream:
+  """The first `count` batches of a split, whose images `held` begins with."""
+  batches = list(data.train_boxes(
+      data.load(split=split), [VIEW], setting.batch_size, setting.seed, 0,
+      count, held=held))
+  return Stream(*(np.stack([of(batch) for batch in batches]).astype(np.int32)
+                  for of in (lambda x: x['index'],
+                             lambda x: x['boxes'][str(VIEW.region)],
+                             lambda x: x['label'])))
+
+
+def _mix(images, number, mixed, setting):
+  """Images of a step, mixed up or not: steps.Lesson's mixture of that step."""
+  rng = jax.random.fold_in(jax.random.key(setting.seed), number)
+  return jnp.where(mixed, steps.mixup(images, rng, setting.group), images)
+
+
+def make_record(setting: Setting, size: int,
+                teacher: teaching.Teacher) -> Callable:
+  """-> record(kept, images, teacher's params, number [k], index [k, b], boxes
+  [k, b, 5], view row, answer row, mixed) -> kept, with k more rows.
+  """
+  def record(kept, images, params, number, index, boxes, view_row, answer_row,
+             mixed):
+    def look(one):
+      number, index, boxes = one
+      shown = {VIEW.at(size), VIEW.at(teacher.size)}
+      seen = render.views(images, index, {str(VIEW.region): boxes}, shown)
+      asked = _mix(steps.scale(seen[str(VIEW.at(teacher.size))]), number,
+                   mixed, setting)
+      return seen[str(VIEW.at(size))], teacher.answer(params, asked)
+
+    seen, answers = jax.lax.map(look, (number, index, boxes),
+                                batch_size=TOGETHER)
+    return Kept(insert(kept.views, seen, view_row),
+                insert(kept.answers, answers, answer_row))
+
+  return record
+
+
+def insert(into: jax.Array, rows: jax.Array, first: Any) -> jax.Array:
+  """Rows written from the given one on."""
+  return jax.lax.dynamic_update_slice_in_dim(
+      into, rows.astype(into.dtype), first, 0)
+
+
+def of_labels(setting: Setting, labels: jax.Array, numbers: jax.Array,
+              mixed: bool) -> jax.Array:
+  """Log-probs [n, b, c] by which labels [n, b] teach the steps `numbers`."""
+  def shares(labels, number):
+    return _mix(jax.nn.one_hot(labels, setting.num_classes), number, mixed,
+                setting)
+
+  return jnp.log(jax.vmap(shares)(labels, numbers))
+
+
+def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
+               ) -> Callable:
+  """-> learn(states [a, s], hypers, lessons, kept, count).
+
+  It takes `count` steps and returns (states, mean losses [a, s]).
+  """
+  def answer(params, images):
+    (logits, _), moved = model.apply(
+        {'params': params}, images, train=True, mutable=['averages'])
+    return logits, moved.get('averages', {})
+
+  def study_one(state, lr, wd, t, factor, pixels, target):
+    pupil = steps.Pupil(
+        answer, 'pixels', study.optimizer(lr, wd, factor, optimizer), None,
+        functools.partial(losses.kl, t=t))
+    (loss, (_, averages)), grads = pupil.learn(
+        state.params, target, {'pixels': pixels})
+    return pupil.update(state, grads, averages)[0], loss
+
+  def look(kept, view, answer, period, mixed, number):
+    place = number % period
+    pixels = _mix(steps.scale(kept.views[view + place]), place, mixed, setting)
+    return pixels, losses.temper(kept.answers[answer + place], 1.)
+
+  def learn(states, hypers, lessons, kept, count):
+    def step(_, carry):
+      states, total = carry
+      number = states.step[0, 0]
+      pixels, target = jax.vmap(look, (None, 0, 0, 0, 0, None))(
+          kept, lessons.view, lessons.answer, lessons.period, lessons.mixed,
+          number)
+      factor = study.schedule(number, hypers.total, hypers.warmup,
+                              hypers.cooldown)
+      states, loss = jax.vmap(jax.vmap(
+          study_one, (0, 0, 0, 0, None, None, None)),
+          (0, 0, 0, 0, None, 0, 0))(
+              states, hypers.lr, hypers.wd, hypers.t, factor, pixels, target)
+      return states, total + loss
+
+    states, total = jax.lax.fori_loop(0, count, step, (
+        states, jnp.zeros(hypers.lr.shape)))
+    return states, total / count
+
+  return learn
+
+
+def begin(params: Any, optimizer: str) -> Any:
+  """States [a, s] of students with these parameters [a, s, ...], at step 0."""
+  return jax.vmap(jax.vmap(lambda each: steps.init_state(
+      each, study.optimizer(1., 0., 1., optimizer))))(params)

@@ -1,0 +1,267 @@
+"""Where the stages of bench/agenda.py run: images, teachers, compiled programs.
+
+Programs are compiled ahead, in threads, while others run.
+"""
+
+from collections.abc import Iterator, Sequence
+import concurrent.futures
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import agenda
+from bench import kept as kept_lib
+from bench import reproduce
+from bench import school
+from bench import shelf as shelf_lib
+from big_distill import packed
+from big_distill import pretrained
+from big_distill import teaching
+from configs import study as config
+
+CALL = 80  # Steps of one call.
+EVERY = 4  # Evaluations of a run.
+WARMUP = .05  # Share of a run; of those that are cooled, of 100 epochs.
+COOLDOWN = .2
+SECONDS = .0006, .002  # A step, for each student and besides: a first guess.
+TINY = dict(family='bit', depth=(1,), width=.125)
+
+
+class OutOfTime(Exception):
+  """A stage would not end in time."""
+
+
+class Marked(NamedTuple):
+  """Students at an evaluation."""
+  epochs: int  # Of the run.
+  at: float  # Epochs.
+  loss: np.ndarray  # Mean of the last call [a, s].
+  scores: dict[str, np.ndarray]  # {metric: [a, s]}
+  answers: np.ndarray  # Log-probs of the test images [a, s, n, c].
+  params: Any  # [a, s, ...]
+
+
+class Lab:
+  """Runs stages. `packs` and `teachers` are {name: file}."""
+
+  def __init__(self, packs: dict[str, str], teachers: dict[str, str],
+               dtype: str, tiny: bool):
+    self._pool = concurrent.futures.ThreadPoolExecutor(6)
+    self.tiny, self.per_epoch = tiny, .1 if tiny else 8
+    self.data = {name: packed.Data(file) for name, file in packs.items()}
+    twin = config.TWINS['caltech101']
+    caltech = self.data['caltech']
+    self.setting = kept_lib.Setting(
+        len(caltech.load(split='train').classes), 16 if tiny else 128)
+    self._splits = {'val': 'train[2048:2060]' if tiny else twin['val'],
+                    'test': twin['test'] + '[:9]' * tiny}
+    splits = {name: 'train' if name == 'dtd' else 'train[:1024]'
+              for name in packs} | {'caltech': 'train[:2048]'}
+    held = {name: data.hold(data.load(split=splits[name]))
+            for name, data in self.data.items()}
+    group = [name for name in packs if name != 'large']
+    alike = dict(zip(group, shelf_lib.packs([held[name][0]
+                                             for name in group])))
+    images = {name: jax.device_put(alike.get(name, held[name][0]))
+              for name in packs}
+    self.teachers = {name: teaching.load(
+        name, size=32 if tiny else agenda.SIZES[name], dtype=dtype,
+        num_classes=self.setting.num_classes,
+        **(dict(random=TINY) if tiny else dict(init=file)))
+                     for name, file in teachers.items()}
+    self.labels = {name: caltech.hold(caltech.load(split=split))[1]
+                   for name, split in self._splits.items()}
+    streams = {name: split if not tiny else 'train[:32]'
+               for name, (_, split, _) in agenda.STREAMS.items()}
+    self._room = shelf_lib.Room(
+        self.setting, self.data, held, images, self.teachers, {
+            name: jax.device_put(teacher.params)
+            for name, teacher in self.teachers.items()}, self.steps, streams)
+    self.told = None  # {split: the first teacher's log-probs}, being asked.
+    self._created, self._futures, self._shelves, self._pace = {}, {}, {}, {}
+    self.start = None  # Parameters [s, ...] of students that began from labels.
+
+  def lacks(self, stage: agenda.Stage) -> list[str]:
+    """Names of packs and teachers that a stage wants and nobody gave."""
+    wanted = {agenda.STREAMS[arm.source.stream][0] for arm in stage.arms}
+    for arm in stage.arms:
+      wanted |= {*shelf_lib.teachers_of(arm.source)}
+    return sorted(wanted - {*self.data, *self.teachers})
+
+  def prepare(self, stages: Sequence[agenda.Stage]) -> None:
+    """Begins to compile what these stages need, in their order."""
+    for stage in stages:
+      for arm in stage.arms:
+        self._shelf(stage).prepare(arm.source)
+      self._learner(stage)
+      self._exam(stage)
+
+  def steps(self, epochs: float) -> int:
+    """Steps of so many epochs of 1,024 images."""
+    return max(round(epochs * self.per_epoch), 1)
+
+  def forecast(self, stage: agenda.Stage) -> float:
+    """Seconds that a stage will take."""
+    students = len(stage.arms) * stage.columns
+    pace = self._pace.get(self._key(stage),
+                          SECONDS[0] * students + SECONDS[1])
+    times = 1.3 if stage.cooldowns else 1
+    return self.steps(stage.epochs) * pace * times
+
+  def run(self, stage: agenda.Stage, hypers: tuple, deadline: float
+          ) -> Iterator[Marked]:
+    """Yields Marked at each evaluation; `hypers` are those of agenda.
+
+    Raises OutOfTime where it would not end by `deadline`, of time.monotonic.
+    """
+    seeds, *numbers = hypers
+    lessons = self._lessons(stage)
+    states = jax.jit(self._begin(stage))(self._params(stage, seeds))
+    for length in stage.cooldowns or [stage.epochs]:
+      total, cooldown, due = self.steps(length), 0, 1
+      warmup = WARMUP * total
+      if stage.cooldowns:
+        cooldown, due = round(COOLDOWN * total), EVERY
+        warmup = WARMUP * self.steps(100)
+      plan = kept_lib.Hypers(*map(np.float32, numbers),
+                             *map(np.int32, (total, warmup, cooldown)))
+      for states, _, _ in self._advance(stage, states, plan, lessons, (
+          total - cooldown) * bool(cooldown), deadline):
+        pass
+      branch = jax.tree.map(jnp.copy, states)
+      for branch, loss, step in self._advance(
+          stage, branch, plan, lessons, total, deadline):
+        if step >= total * due / EVERY:
+          due = int(EVERY * step / total) + 1
+          answers, told = self._examine(stage, branch.params), self.told.result()
+          scores = {f'{split}_{metric}': values for split in self._splits
+                    for metric, values in reproduce.measure(
+                        answers[split], told[split],
+                        self.labels[split]).items()}
+          yield Marked(length, round(length * step / total, 3), loss, scores,
+                       answers['test'], branch.params)
+
+  def _lessons(self, stage):
+    """The rows that a stage reads, recorded first."""
+    shelf, arms = self._shelf(stage), stage.arms
+    periods = [self.steps(arm.period or stage.epochs) for arm in arms]
+    for arm, period in zip(arms, periods):
+      shelf.record(arm.source, period)
+    return kept_lib.Lessons(
+        *(np.asarray(each, np.int32) for each in (
+            [shelf.view[arm.source.stream] for arm in arms],
+            [shelf.answer[arm.source] for arm in arms], periods)),
+        np.asarray([arm.source.mixed for arm in arms]))
+
+  def _params(self, stage, seeds):
+    """Initial parameters [a, s, ...]."""
+    params = jax.tree.map(lambda *x: np.stack(x), *(
+        self._created[stage.student, seed][1] for seed in seeds))
+    return jax.tree.map(lambda *x: jnp.stack(x), *(
+        self.start if arm.begun else params for arm in stage.arms))
+
+  def _advance(self, stage, states, hypers, lessons, upto, deadline):
+    learn, shelf = self._learner(stage).result(), self._shelf(stage)
+    step, pace = int(states.step[0, 0]), 0.
+    while step < upto:
+      began, count = time.monotonic(), min(CALL, upto - step)
+      if began + pace * (upto - step) > deadline:
+        raise OutOfTime
+      states, loss = learn(states, hypers, lessons, shelf.kept, np.int32(count))
+      loss = np.asarray(loss)
+      pace = (time.monotonic() - began) / count
+      self._pace[self._key(stage)] = pace
+      step += count
+      yield states, loss, step
+
+  def _ask(self):
+    """{split: the first teacher's log-probs}."""
+    teacher = self.teachers['lite0']
+    return {split: school.ask(teacher, school.pixels_of(
+        self.data['caltech'], name, f'central@{teacher.size}'))
+            for split, name in self._splits.items()}
+
+  def _model(self, stage):
+    """(Arguments of pretrained.build, pixels a side)."""
+    kwargs, size = agenda.STUDENTS[stage.student]
+    small = self.tiny and kwargs['family'] == 'bit'
+    return (TINY, size // 4) if small else (kwargs, size)
+
+  def enroll(self, stages: Sequence[agenda.Stage]) -> None:
+    """Draws the initial values of all students: no thread may trace meanwhile."""
+    for stage in stages:
+      for seed in (agenda.TUNING_SEED, *agenda.SEEDS):
+        if (stage.student, seed) not in self._created:
+          kwargs, size = self._model(stage)
+          self._created[stage.student, seed] = pretrained.create(
+              size=size, seed=seed, num_classes=self.setting.num_classes,
+              **kwargs)
+    self.told = self._pool.submit(self._ask)
+
+  def _shelf(self, stage):
+    size, small = self._model(stage)[1], agenda.STUDENTS[stage.student][1] < 48
+    if size not in self._shelves:
+      self._shelves[size] = shelf_lib.Shelf(
+          size, {agenda.Source(): 300} if small else agenda.ROOM, self._room,
+          self._pool)
+    return self._shelves[size]
+
+  def _key(self, stage):
+    return stage.student, stage.optimizer, len(stage.arms), stage.columns
+
+  def _begin(self, stage):
+    return functools.partial(kept_lib.begin, optimizer=stage.optimizer)
+
+  def _learner(self, stage):
+    """The program of a stage's students, being compiled."""
+    key, shelf = self._key(stage), self._shelf(stage)
+    if key not in self._futures:
+      model, first = self._created[stage.student, agenda.TUNING_SEED]
+      shape = len(stage.arms), stage.columns
+
+      def compile_():
+        states = jax.eval_shape(self._begin(stage), jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*shape, *x.shape), x.dtype),
+            first))
+        each, one = jax.ShapeDtypeStruct(shape, np.float32), np.int32(0)
+        arm = jax.ShapeDtypeStruct(shape[:1], np.int32)
+        args = (states, kept_lib.Hypers(each, each, each, one, one, one),
+                kept_lib.Lessons(arm, arm, arm, jax.ShapeDtypeStruct(
+                    shape[:1], np.bool_)), shelf_lib.shape(shelf.kept), one)
+        return jax.jit(kept_lib.make_learn(
+            self.setting, model, stage.optimizer), donate_argnums=0).lower(
+                *args).compile()
+
+      self._futures[key] = self._pool.submit(compile_)
+    return self._futures[key]
+
+  def _exam(self, stage):
+    """What examines three students, being compiled."""
+    key = stage.student
+    if key not in self._futures:
+      model, first = self._created[stage.student, agenda.TUNING_SEED]
+
+      def compile_():
+        exam = school.make_exam(model, {
+            split: school.pixels_of(self.data['caltech'], name,
+                                    f'central@{self._model(stage)[1]}')
+            for split, name in self._splits.items()})
+        exam(jax.tree.map(lambda x: np.stack([[x] * 3]), first))
+        return exam
+
+      self._futures[key] = self._pool.submit(compile_)
+    return self._futures[key]
+
+  def _examine(self, stage, params):
+    """{split: log-probs [a, s, n, c]}, three students at a time."""
+    exam, shape = self._exam(stage).result(), (len(stage.arms), stage.columns)
+    n = shape[0] * shape[1]
+    flat = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), params)
+    parts = [exam(jax.tree.map(lambda x, at=at: x[None, at], flat)) for at in
+             np.minimum(np.arange(-(-n // 3) * 3), n - 1).reshape(-1, 3)]
+    return {split: np.concatenate([part[split][0] for part in parts])[:n].reshape(
+        *shape, *parts[0][split].shape[2:]) for split in self._splits}
