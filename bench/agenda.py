@@ -72,7 +72,8 @@ class Stage(NamedTuple):
 
   @property
   def name(self) -> str:
-    return f'{self.school}_{self.points.replace("seeds", "run")}_{self.epochs}'
+    kind = dict(seeds='run', rates='rates', grid='tune')[self.points]
+    return f'{self.school}_{kind}_{self.epochs}'
 
   @property
   def columns(self) -> int:

@@ -52,9 +52,13 @@ def setting(*arms):
 def test_the_schedule_is_that_of_single_runs():
   for total, warmup in ((10, 0), (40, 4), (7, 1)):
     want = optim.make_schedule(total, warmup)
+    cooled = optim.make_schedule(total, warmup, 'wsd')
+    cooldown = max(round(optim.COOLDOWN * total), 1)
     for step in range(total):
       got = study.schedule(step, total, warmup)
       np.testing.assert_allclose(got, want(step), atol=1e-6)
+      got = study.schedule(step, total, warmup, cooldown)
+      np.testing.assert_allclose(got, cooled(step), atol=1e-6)
 
 
 class Rows(list):

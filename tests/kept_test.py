@@ -1,0 +1,133 @@
+"""Students of kept views and answers are those of views that are rendered."""
+
+import concurrent.futures
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from bench import agenda
+from bench import kept as kept_lib
+from bench import school
+from bench import shelf as shelf_lib
+from bench import study
+from big_distill import packed
+from big_distill import params as params_lib
+from big_distill import pretrained
+from big_distill import render
+from big_distill import teaching
+from big_distill.tools import pack
+
+CLASSES, STEPS, SIZE = 12, 8, 8
+STUDENT = dict(family='bit', depth=(1,), width=.125)
+FUNMATCH, SAME = agenda.Source(), agenda.Source(mixed=False)
+LABELS = agenda.Source(teacher=agenda.LABELS)
+
+
+@pytest.fixture(scope='module')
+def room(tmp_path_factory):
+  """32 random photographs and a random teacher; an epoch is a step."""
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (rng.integers(12, 20), 14, 3), np.uint8)
+            for _ in range(32)]
+  arrays = pack.pack((render.pack(images), np.arange(32) % CLASSES), 12, 90)
+  path = tmp_path_factory.mktemp('kept') / 'images.npz'
+  np.savez(path, classes=[*map(str, range(CLASSES))],
+           **{f'train/{key}': value for key, value in arrays.items()})
+  data = packed.Data(str(path))
+  held = data.hold(data.load())
+  teacher = teaching.load('lite0', size=16, num_classes=CLASSES, random=STUDENT)
+  return shelf_lib.Room(
+      kept_lib.Setting(CLASSES, batch_size=32, seed=3), {'caltech': data},
+      {'caltech': held}, {'caltech': shelf_lib.packs([held[0]])[0]},
+      {'lite0': teacher}, {'lite0': teacher.params}, round,
+      {'caltech': 'train'})
+
+
+@pytest.fixture(scope='module')
+def shelf(room):
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    shelf = shelf_lib.Shelf(SIZE, dict.fromkeys((FUNMATCH, SAME, LABELS), STEPS),
+                            room, pool)
+    for source in (SAME, FUNMATCH, LABELS):
+      shelf.record(source, STEPS)
+  return shelf
+
+
+def learn(room, shelf, sources, periods, seeds, lr):
+  """Parameters [a, s, ...] after STEPS steps."""
+  created = [pretrained.create(size=SIZE, seed=seed, num_classes=CLASSES,
+                               **STUDENT) for seed in seeds]
+  params = jax.tree.map(lambda *x: np.stack([np.stack(x)] * len(sources)),
+                        *(each for _, each in created))
+  lessons = kept_lib.Lessons(*(np.asarray(each, np.int32) for each in (
+      [shelf.view[source.stream] for source in sources],
+      [shelf.answer[source] for source in sources], periods)),
+                             np.asarray([source.mixed for source in sources]))
+  ones = np.ones_like(lr)
+  states, losses = jax.jit(kept_lib.make_learn(room.setting, created[0][0]))(
+      kept_lib.begin(params, 'adam'), kept_lib.Hypers(
+          lr, 1e-3 * ones, ones, np.int32(STEPS), np.int32(0), np.int32(0)),
+      lessons, shelf.kept, np.int32(STEPS))
+  return jax.device_get(states.params), np.asarray(losses)
+
+
+def distance(a, b):
+  a, b = params_lib.flatten(a), params_lib.flatten(b)
+  return np.sqrt(sum(np.square(a[name] - b[name]).sum() for name in a))
+
+
+def test_kept_rows_teach_as_views_do_that_are_rendered(room, shelf):
+  """The stacked study without a store (bench/school.py) makes these students."""
+  arms = {'same/ic': SAME, 'funmatch': FUNMATCH, 'labels, mixed up': LABELS}
+  seeds, lr = [5, 3], np.float32([[.01, .02], [.03, .005], [.01, .01]])
+  got, losses = learn(room, shelf, list(arms.values()), [STEPS] * 3, seeds, lr)
+  one = school.School(
+      room.data['caltech'], 'train', study.Setting(
+          STUDENT, SIZE, tuple(arms), CLASSES, batch_size=32, warmup=0.,
+          per_call=STEPS), room.teachers['lite0'], seed=3)
+  (_, want_losses, want), = one.run(seeds, lr, 1e-3, epochs=STEPS)
+  np.testing.assert_allclose(losses, want_losses, rtol=1e-3)
+  _, begun = pretrained.create(size=SIZE, seed=3, num_classes=CLASSES, **STUDENT)
+  for arm in range(3):
+    for other in range(3):
+      apart = distance(*(jax.tree.map(lambda x, i=i: x[i, 1], tree)
+                         for tree, i in ((got, arm), (want, other))))
+      moved = distance(jax.tree.map(lambda x, i=other: x[i, 1], want), begun)
+      # Adam divides by the size of gradients, where rounding shows first.
+      assert (apart < .1 * moved) == (arm == other)
+
+
+def test_rows_that_repeat_are_the_first_ones_again(room, shelf):
+  """A period of 2 equals a stream of its first two rows, written four times."""
+  lr = np.full((1, 1), .01, np.float32)
+  got, _ = learn(room, shelf, [SAME], [2], [3], lr)
+  kept = jax.tree.map(np.array, shelf.kept)
+  for rows, first in ((kept.views, shelf.view['caltech']),
+                      (kept.answers, shelf.answer[SAME])):
+    for step in range(2, STEPS):
+      rows[first + step] = rows[first + step % 2]
+  tiled = types.SimpleNamespace(kept=kept, view=shelf.view, answer=shelf.answer)
+  want, _ = learn(room, tiled, [SAME], [STEPS], [3], lr)
+  other, _ = learn(room, shelf, [SAME], [STEPS], [3], lr)
+  assert distance(got, want) == 0 < distance(got, other)
+
+
+def test_every_stage_has_rates_rows_and_students():
+  """What a stage reads is on the shelf, and no longer than it is kept."""
+  tuned = [dict(arm=arm.name, stage=f'patient_rates_{epochs}', epochs=epochs,
+                at=epochs, val_top1=-abs(rate - .003), lr=rate)
+           for epochs in (30, 100, 300) for arm in agenda.PATIENT
+           for rate in arm.rates]
+  names = [stage.name for stage in agenda.PLAN]
+  assert len(set(names)) == len(names)
+  for stage in agenda.PLAN:
+    seeds, lr, wd, t = agenda.hypers(stage, tuned)
+    shape = len(stage.arms), stage.columns
+    assert lr.shape == wd.shape == t.shape == shape and len(seeds) == shape[1]
+    for arm in stage.arms:
+      assert (arm.period or stage.epochs) <= agenda.ROOM[arm.source]
+      assert agenda.STREAMS[arm.source.stream][2] >= agenda.ROOM[arm.source]
+  with pytest.raises(ValueError, match='not tuned'):
+    agenda.rate([], 'funmatch', 300)
