@@ -36,9 +36,10 @@ class Source(NamedTuple):
   mixed: bool = True
 
 
+FUNMATCH, SAME = Source(), Source(mixed=False)
 ROOM = {  # How many epochs of answers are kept.
-    Source(): 1000,
-    Source(mixed=False): 1000,
+    FUNMATCH: 1000,
+    SAME: 1000,
     Source(teacher=LABELS): 1000,
     Source(teacher='lite1'): 300,
     Source(teacher=BOTH): 300,
@@ -53,7 +54,7 @@ ROOM = {  # How many epochs of answers are kept.
 class Arm(NamedTuple):
   """What students learn from; all students of a column differ in no more."""
   name: str
-  source: Source = Source()
+  source: Source = FUNMATCH
   period: int = 0  # After so many epochs batches repeat; 0: never.
   like: str = 'funmatch'  # The arm whose tuned rate it takes,
   rates: tuple[float, ...] = ()  # unless it says its own.
@@ -86,12 +87,12 @@ def points() -> Iterator[tuple[float, float, float]]:
   return (tuple(point.values()) for point in common.sweep())
 
 
-def _by_rate(name, begun=False, source=Source()):
-  return tuple(Arm(f'{name} {rate:g}', source, rates=(rate,), begun=begun)
+def _by_rate(name, source=FUNMATCH):
+  return tuple(Arm(f'{name} {rate:g}', source, rates=(rate,))
                for rate in RATES)
 
 
-PATIENT = (Arm('same/ic', Source(mixed=False), like='same/ic', rates=RATES),
+PATIENT = (Arm('same/ic', SAME, like='same/ic', rates=RATES),
            Arm('funmatch', rates=LOW),
            Arm('labels, mixed up', Source(teacher=LABELS),
                like='labels, mixed up', rates=LOW))
@@ -104,7 +105,7 @@ _KINDS = tuple(Arm(who, Source(who)) for who in ('caltech', 'dtd', 'cifar'))
 _LARGE = (Arm('packed at 128'), *(
     Arm(f'{who} px', Source('large', f'large{who}')) for who in (128, 160)))
 _BEGUN = (Arm('random'), Arm('begun', begun=True),
-          Arm('begun, same/ic', Source(mixed=False), like='same/ic', begun=True))
+          Arm('begun, same/ic', SAME, like='same/ic', begun=True))
 
 PLAN = (  # In order of worth.
     *(Stage('patient', epochs, PATIENT, 'rates') for epochs in (30, 100, 300)),

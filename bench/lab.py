@@ -206,7 +206,7 @@ class Lab:
     size, small = self._model(stage)[1], agenda.STUDENTS[stage.student][1] < 48
     if size not in self._shelves:
       self._shelves[size] = shelf_lib.Shelf(
-          size, {agenda.Source(): 300} if small else agenda.ROOM, self._room,
+          size, {agenda.FUNMATCH: 300} if small else agenda.ROOM, self._room,
           self._pool)
     return self._shelves[size]
 
