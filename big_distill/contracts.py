@@ -40,6 +40,7 @@ class Source(NamedTuple):
     that is faster than fetching one after the other.
   as_shown: whether encoded images are decoded as a viewer shows them, see
     input/images.py, in place of as TensorFlow does.
+  splits: names of all splits of its dataset, empty for a mixture.
   """
   title: str
   num_examples: int
@@ -51,6 +52,7 @@ class Source(NamedTuple):
   resident: bool = False
   as_shown: bool = False
   scan: Callable | None = None
+  splits: tuple[str, ...] = ()
 
 
 def fingerprint(*facts: Any) -> str:
@@ -130,10 +132,16 @@ class Family(Protocol):
     among them. Its last layer is named head.
   PUBLISHED: {name: path, or function that returns it} of checkpoints.
   LAYOUTS: {name: our flat parameters -> theirs}; 'big_vision' is our own.
+  NAMES: names of usual models of the family, which `named` takes.
   """
   Model: type[nn.Module]
   PUBLISHED: dict[str, str | Callable[[], str]]
   LAYOUTS: dict[str, Callable[[dict], dict]]
+  NAMES: tuple[str, ...]
+
+  def named(self, name: str) -> dict[str, Any] | None:
+    """Arguments of Model by the name of a model, such as R50x1, or None."""
+    ...
 
   def fold(self, params: Any) -> Any:
     """Nested parameters -> those of Model(folded=True), constants folded."""

@@ -49,6 +49,7 @@ class Course(NamedTuple):
   open_checkpoints: Callable
   layout: str
   card: cards.Card
+  notes: tuple[str, ...]  # Why the config is as it is, for the log.
 
   @property
   def shown(self) -> list[views.View]:
@@ -121,7 +122,7 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
       store, taking, held[name], exams.make_evaluate(
           held[name], rooms[name], plan.total, eval_batches, kept),
       own[name].open_checkpoints, own[name].layout(rooms[name]),
-      _card(config, lessons, rooms[name]))
+      _card(config, lessons, rooms[name]), tuple(config.get('notes', ())))
           for name, config in configs.items()}
 
 
@@ -169,11 +170,13 @@ class _Own:
 
 def _card(config, lessons, room):
   """What the student's file says of itself."""
-  named = len(lessons.source.classes) == room.num_classes
+  # Without labels, logits mean what they mean to the teachers.
+  classes = next((each for each in (lessons.source.classes, *(
+      teacher.classes for teacher in room.teachers))
+                  if len(each) == room.num_classes), ())
   return cards.of(
       room.student, size=room.size, fraction=lessons.crops.get(
-          'fraction', views.FRACTION),
-      classes=lessons.source.classes if named else (),
+          'fraction', views.FRACTION), classes=classes,
       trained_by={'config': runs.plain(config), 'teachers': {
           teacher.name: teacher.identity for teacher in room.teachers}})
 

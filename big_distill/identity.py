@@ -26,7 +26,7 @@ from big_distill import runs
 # Keys that change no result, or are compared by what they come to: total_* by
 # the number of steps, data_dir by the examples that are found there.
 FREE = ('log_*', 'evals', 'evals.*', 'checkpoints', 'checkpoints.*', 'total_*',
-        'steps_per_call', 'layout', 'on_nonfinite', 'data.cache', 'data.*.cache',
+        'steps_per_call', 'layout', 'notes', 'on_nonfinite', 'data.cache', 'data.*.cache',
         'data.data_dir', 'data.*.data_dir', 'answers.store',
         'answers.audit_percent')
 PIXELS = ('jax', 'pillow', 'tensorflow', 'tensorflow-cpu')  # They make pixels.

@@ -10,6 +10,7 @@ import jax
 
 from big_distill import course as course_lib
 from big_distill import doctor
+from big_distill import estimate
 from big_distill import identity
 from big_distill import leaving
 from big_distill import ledger
@@ -59,9 +60,9 @@ class Member:
   def _evaluate(self, step):
     return self.course.evaluate(step, self.state.params, self.course.faculty)
 
-  def reset(self) -> None:
-    """Starts the clock anew: what came before is not training."""
-    self._pace.reset(self.step)
+  def reset(self, step: int) -> None:
+    """Starts the clock anew at a step: what came before is not training."""
+    self._pace.reset(step)
 
   def follow(self, step: int, state: Any, scalars: Any, told: bool,
              seen: ledger.Ledger) -> None:
@@ -90,7 +91,7 @@ class Member:
       self._writer.write(step, row)
     if row := self._evaluate(step):
       self._writer.write(step, row)
-      self.reset()
+      self.reset(step)
     if saving:
       self.course.steps.flush()  # What a resumed run will not be asked again.
       self._checkpoints.save(state, step)
@@ -124,13 +125,21 @@ def assemble(seats: Mapping[str, Seat], data: Any,
 
 
 class FirstCall:
-  """Says how long the first call took, which compiles."""
+  """Says how long all may take; then how long the first call took, compiling."""
 
-  def __init__(self) -> None:
+  def __init__(self, members: Iterable[Member]) -> None:
+    members = [*members]
+    if any(member.step < member.course.plan.total for member in members):
+      plan = members[0].course.plan
+      left = plan.total - min(member.step for member in members)
+      logging.info('%s', estimate.text(
+          [member.course.room for member in members], left * plan.batch_size))
+      logging.info('Compiling the first step ...')
     self._began, self.done = time.monotonic(), False
 
   def __call__(self, members: Iterable[Member],
-               preemption: leaving.Preemption | leaving.Stay) -> None:
+               preemption: leaving.Preemption | leaving.Stay,
+               step: int) -> None:
     if self.done:
       return
     self.done = True
@@ -139,5 +148,5 @@ class FirstCall:
     logging.info('First step: %.1f s, compilation included.',
                  time.monotonic() - self._began)
     for member in members:
-      member.reset()
+      member.reset(step)
     preemption.begin()

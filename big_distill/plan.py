@@ -21,7 +21,7 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
     'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers', 'students',
-    'on_nonfinite')
+    'on_nonfinite', 'notes')
 
 # Most steps in a row that are left out because they are not finite.
 SKIPS = {'stop': 1, 'skip': 10}

@@ -28,7 +28,8 @@ Made = tuple[nn.Module, Any]  # A model, and its parameters as numpy arrays.
 HEADS = ('keep', 'drop', 'reshape')  # What becomes of the head of a checkpoint.
 
 
-def _families() -> dict[str, contracts.Family]:
+def families() -> dict[str, contracts.Family]:
+  """{name: family} of all files in models/."""
   names = [module.name for module in pkgutil.iter_modules(models.__path__)]
   return {name: registry.load('models', name) for name in names}
 
@@ -42,7 +43,7 @@ def build(family: str = '', **kwargs: Any) -> nn.Module:
   """
   if not family:
     raise ValueError('A model has a family: set family to one of '
-                     f'{", ".join(_families())}.')
+                     f'{", ".join(families())}.')
   if kwargs.get('width') is not None:
     bounds.check('width', kwargs['width'], above=0)
   if kwargs.get('num_classes') is not None:
@@ -68,7 +69,7 @@ def path_of(name: Any) -> str:
   """
   name = str(name)
   published = {}
-  for family in _families().values():
+  for family in families().values():
     published.update(family.PUBLISHED)
   if name in published:
     path = published[name]
@@ -110,12 +111,12 @@ def card(file: Any, flat: dict[str, Any] | None = None) -> cards.Card:
   if not path.endswith('.pth') and (inside := params_lib.load_card(path)):
     return inside
   flat = flat or _flat(file)
-  for name, family in _families().items():
+  for name, family in families().items():
     if kwargs := family.recognise(flat):
       return cards.of(build(name, **kwargs))
   first = ', '.join(sorted(flat)[:3]) or 'none'
   raise ValueError(f'{file} holds no model of a known family '
-                   f'({", ".join(_families())}); its first names: {first}.')
+                   f'({", ".join(families())}); its first names: {first}.')
 
 
 def shapes(file, size=None):
@@ -253,7 +254,7 @@ def freeze(model: nn.Module, params: Any, dtype: Any = jnp.float32) -> Made:
 
 def _family_of(flat):
   """The contracts.Family that recognises our flat params, or None."""
-  return next((family for family in _families().values()
+  return next((family for family in families().values()
                if family.recognise(flat)), None)
 
 

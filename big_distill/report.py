@@ -14,6 +14,8 @@ def introduce(course, workdir, start):
   d, h = jax.device_count(), jax.process_count()
   logging.info('jax %s: %d x %s on %d hosts.', jax.__version__, d,
                jax.devices()[0].device_kind, h)
+  for note in course.notes:
+    logging.info('%s', note)
   logging.info('Images: %s, %d examples, %d classes.', source.title,
                source.num_examples, len(source.classes))
   if source.resident:

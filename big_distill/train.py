@@ -40,7 +40,7 @@ def train_class(seats, data, preemption=None, allow=()):
       report.first_batch(feed.batches(start)), feed.ends(start)))
   for member in members.values():
     member.begin()
-  compiled = member_lib.FirstCall()
+  compiled = member_lib.FirstCall(members.values())
 
   # Anything that moves to a device in here without being asked to is a bug.
   with jax.transfer_guard('disallow'):
@@ -52,7 +52,7 @@ def train_class(seats, data, preemption=None, allow=()):
                           in learning.items()}, batch, before, step)
       for name, (state, _) in taken.items():
         members[name].state = state
-      compiled(learning.values(), preemption)
+      compiled(learning.values(), preemption, step)
       told, before = preemption.reached(), step
       for name, (state, scalars) in taken.items():
         try:

@@ -193,6 +193,7 @@ SMALLEST = {
     'bit': dict(depth=(1, 1), width=0.125, size=16),
     'mobilenet_v3': dict(variant='small', width=0.25, size=32),
     'vit': dict(variant='mu/8', size=16),
+    'efficientnet_lite': dict(variant='lite0', size=32),
 }
 BUNDLED = 'caltech12 teacher'  # BiT, two units in each of three blocks.
 
@@ -234,4 +235,6 @@ def tiny(c):
         data.split = ('train' if 'train' in data.split else 'test') + '[:64]'
       if data.get('label'):
         data.label = 'label'
+      if 'classes' in data:
+        del data.classes
   return c

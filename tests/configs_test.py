@@ -22,7 +22,7 @@ from configs import imagenet
 
 FILES = sorted(path.stem for path in (pathlib.Path(__file__).parent.parent
                                       / 'configs').glob('*.py')
-               if path.stem not in ('common', 'bench'))
+               if path.stem not in ('common', 'bench', 'distill'))
 
 
 def get_config(name, arg=''):

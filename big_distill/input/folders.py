@@ -61,7 +61,7 @@ def of_files(title: str, root: str, found: listings.Listing) -> Source:
   return Source(
       title, n, found.classes, lambda i: (tf.io.read_file(paths[i]), labels[i]),
       lambda i: listings.printable(names[i]), ((n, 1),),
-      contracts.fingerprint(found.names))
+      contracts.fingerprint(found.names), splits=found.splits)
 
 
 def _splits(title, path):

@@ -30,10 +30,14 @@ class Example(NamedTuple):
 
 
 class Listing(NamedTuple):
-  """Names of examples, their labels, -1 where unknown, and names of classes."""
+  """Names of examples, their labels, -1 where unknown, and names of classes.
+
+  `splits` are all that the dataset has, whatever was chosen.
+  """
   names: list[Any]
   labels: list[int]
   classes: tuple[str, ...]
+  splits: tuple[str, ...] = ()
 
 
 def scatter(examples: Iterable[Example]) -> list[Example]:
@@ -99,7 +103,7 @@ def choose(title: str, split: str, known: Iterable[str],
                     sum(example.label is None for example in chosen),
                     len(names))
   if not labelled or None in used:
-    return Listing(names, [-1] * len(names), ())
+    return Listing(names, [-1] * len(names), (), tuple(known))
   home = resolve('train', known) or homes[asked[0]]
   trained = {example.label for example in
              (found[home] if home in found else find(home))}
@@ -115,7 +119,7 @@ def choose(title: str, split: str, known: Iterable[str],
   names_of = number(title, trained | used, classes)
   numbers = {name: i for i, name in enumerate(names_of)}
   return Listing(names, [numbers[example.label] for example in chosen],
-                 names_of)
+                 names_of, tuple(known))
 
 
 def number(title: str, found: set[str],

@@ -64,7 +64,7 @@ def source(name: str, split: str, data_dir: str | None, image: str | None,
 
   return Source(f'{info.full_name} {split}', found.num_records, classes, fetch,
                 found.name, ((found.num_records, 1),), found.fingerprint,
-                scan=scan)
+                scan=scan, splits=tuple(info.splits))
 
 
 def _builder(name, data_dir):

@@ -68,7 +68,8 @@ def source(path: str, split: str, image: str | None = None,
   return Source(
       f'{title} {split}', n, found.classes, lambda i: (images[i], labels[i]),
       lambda i: found.names[i], ((n, 1),),
-      contracts.fingerprint(found.names, lengths, found.labels))
+      contracts.fingerprint(found.names, lengths, found.labels),
+      splits=found.splits)
 
 
 def find(path: str) -> list[str]:

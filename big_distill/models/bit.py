@@ -97,6 +97,15 @@ def fold(params: Any) -> Any:
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
 
 
+NAMES = ('R26x1', 'R50x1', 'R101x1', 'R152x2')
+
+
+def named(name: str) -> dict[str, Any] | None:
+  """Arguments of Model by a name such as R50x1 or R26x0.5, or None."""
+  found = re.fullmatch(r'[Rr](\d+)x(\d+(?:\.\d+)?)', name)
+  return found and dict(depth=int(found[1]), width=float(found[2]))
+
+
 def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
   """Arguments of Model that fit parameters of either layout, or None."""
   flat = to_ours(flat)

@@ -65,6 +65,14 @@ def plan(variant: str) -> tuple[mobilenet_v3.Row, ...]:
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
 
 
+NAMES = tuple(f'efficientnet_{variant}' for variant in VARIANTS)
+
+
+def named(name: str) -> dict[str, Any] | None:
+  """Arguments of Model by a name such as efficientnet_lite0, or None."""
+  return dict(variant=name.split('_')[1]) if name in NAMES else None
+
+
 def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
   """Arguments of Model that fit parameters of either layout, or None."""
   flat = to_ours(flat)

@@ -9,6 +9,7 @@ original's training tricks (Beyer et al., 2022, arXiv 2106.05237).
 
 from collections.abc import Callable
 import functools
+import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -110,6 +111,21 @@ def fold(params: Any) -> Any:
 
 
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
+
+
+NAMES = ('mobilenet_v3_large', 'mobilenet_v3_small', 'mobilenet_v3_large_bn',
+         'mobilenet_v3_small_bn')
+
+
+def named(name: str) -> dict[str, Any] | None:
+  """Arguments of Model by a name such as mobilenet_v3_smallx0.5_bn, or None.
+
+  GroupNorm unless the name ends in _bn, as the paper's students have.
+  """
+  found = re.fullmatch(
+      r'mobilenet_v3_(large|small)(?:x(\d+(?:\.\d+)?))?(_bn)?', name)
+  return found and dict(variant=found[1], norm='bn' if found[3] else 'gn',
+                        width=float(found[2] or 1))
 
 
 def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ grid of patches and so to one size of images; `at_size` resizes them. There is
 neither dropout nor stochastic depth.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -76,6 +77,20 @@ def fold(params: Any) -> Any:
 
 LAYOUTS, PUBLISHED = weights.LAYOUTS, weights.PUBLISHED
 to_ours, at_size = weights.to_ours, weights.at_size
+
+
+NAMES = ('vit_ti16', 'vit_s16', 'vit_s32', 'vit_m16', 'vit_b16', 'vit_b32',
+         'vit_l16')
+
+
+def named(name: str) -> dict[str, Any] | None:
+  """Arguments of Model by a name such as vit_s16, or None."""
+  found = re.fullmatch(r'vit_([A-Za-z]+)(\d+)', name)
+  variants = found and [variant for variant in VARIANTS
+                        if found[1] in (variant, variant.lower())]
+  # g and G are two: a name as it is written comes first.
+  variants = sorted(variants or [], key=lambda each: each != found[1])
+  return dict(variant=f'{variants[0]}/{found[2]}') if variants else None
 
 
 def recognise(flat: dict[str, Any]) -> dict[str, Any] | None:
