@@ -36,6 +36,11 @@ class Classroom(NamedTuple):
     return [teacher for teacher in self.teachers if teacher.size]
 
   @property
+  def by_label(self) -> bool:
+    """Whether labels are among the teachers."""
+    return len(self.models) < len(self.teachers)
+
+  @property
   def teacher_params(self) -> list[Any]:
     """What the teachers' `answer` functions take, in order."""
     return [teacher.params for teacher in self.teachers]

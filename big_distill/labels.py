@@ -22,6 +22,12 @@ def is_known(label: Label) -> Bool[AnyArray, ' b']:
   return known  # type: ignore[return-value]  # An array, as label is.
 
 
+def has_all(share: Float32[AnyArray, 'b c']) -> Bool[AnyArray, ' b']:
+  """Whether the labels of all images in a mixture are known, from its shares."""
+  known = share.sum(axis=-1) > .999
+  return known  # type: ignore[return-value]  # An array, as share is.
+
+
 def shares(label: Label, num_classes: int) -> Float32[AnyArray, 'b c']:
   """Labels as probabilities of so many classes.
 

@@ -3,7 +3,8 @@
 A target is an array [b, c] or a topk.TopK, which knows the most probable
 classes and the weight of all others together. Everything stays in log space and
 float32. A target of probability zero has log-probability -inf, as labels do,
-and contributes exactly nothing.
+and contributes exactly nothing; so does a target of none but such classes,
+that of an example without a label.
 """
 
 from collections.abc import Callable
@@ -32,8 +33,13 @@ def _expect(p_log: Float[Array, 'b n'],
 
 
 def temper(log_probs: Logits, t: Temperature) -> Float32[Array, 'b c']:
-  """Log-probs of p^(1/t), renormalised; logits will do."""
-  return jax.nn.log_softmax(log_probs.astype(jnp.float32) / t, axis=-1)
+  """Log-probs of p^(1/t), renormalised; logits will do.
+
+  Where all are -inf, which says nothing, they stay so.
+  """
+  silent = jnp.all(log_probs == -jnp.inf, axis=-1, keepdims=True)
+  return jnp.where(silent, -jnp.inf, jax.nn.log_softmax(
+      log_probs.astype(jnp.float32) / t, axis=-1))
 
 
 def _both(
@@ -79,10 +85,12 @@ def xent(logits: Logits, target: Target) -> Float32[Array, ' b']:
 def hard(logits: Logits, target: Target) -> Float32[Array, ' b']:
   """Cross-entropy in nats with the target's most probable class."""
   log_q = temper(logits, 1.)
-  best = (target.classes[..., :1].astype(jnp.int32)
-          if isinstance(target, topk.TopK)
-          else jnp.argmax(target, axis=-1, keepdims=True))
-  return -jnp.take_along_axis(log_q, best, axis=-1)[..., 0]
+  if isinstance(target, topk.TopK):
+    best = target.classes[..., :1].astype(jnp.int32)
+    return -jnp.take_along_axis(log_q, best, axis=-1)[..., 0]
+  best = jnp.argmax(target, axis=-1, keepdims=True)
+  loss = -jnp.take_along_axis(log_q, best, axis=-1)[..., 0]
+  return jnp.where(jnp.all(target == -jnp.inf, axis=-1), 0., loss)
 
 
 LOSSES = {'kl': kl, 'xent': xent, 'hard': hard}

@@ -2,8 +2,10 @@
 
 from absl import logging
 import jax
+import numpy as np
 
 from big_distill import costs
+from big_distill import labels
 from big_distill import metrics
 from big_distill import params as params_lib
 
@@ -56,13 +58,21 @@ def _introduce_answers(course):
                  plan.total / plan.period)
 
 
-def first_batch(batches):
-  """Passes batches on; of the first one, logs what models will see."""
+def first_batch(batches, by_label=False):
+  """Passes batches on; of the first one, logs what models will see.
+
+  by_label: whether labels are among the teachers.
+  """
   for i, batch in enumerate(batches):
     if i == 0:
       for kind in ('views', 'boxes'):
         for view, x in batch.get(kind, {}).items():
           logging.info('First batch: %s: %s%s', view, x.dtype, list(x.shape))
+      # A call of several steps has a row of labels for each.
+      label = batch['label'][0] if 'count' in batch else batch['label']
+      if by_label and not (known := labels.is_known(label)).all():
+        logging.warning('First batch: %d of %d examples have no label, and learn '
+                        'nothing from labels.', np.sum(~known), len(known))
     yield batch
 
 

@@ -208,15 +208,26 @@ class Lesson:
     """What teachers agree on, for a loss at temperature t.
 
     Log-probs [b, c], or a TopK if that is what the answers are kept as. The
-    answers are those of `answer`; labels are seen.
+    answers are those of `answer`; labels are seen. An example without a label
+    learns from models alone; if there are none, its log-probs are -inf.
     """
-    answers = [*answers, *(teacher.answer({}, seen[teaching.LABELS])
-                           for teacher in self.teachers if not teacher.size)]
-    if isinstance(answers[0], topk.TopK):
+    answers = [*answers]
+    if answers and isinstance(answers[0], topk.TopK):
       target, = answers
-    else:
-      target = losses.temper(
-          teaching.consensus(answers, self.combine, t), 1.)
+      return jax.lax.stop_gradient(target)
+
+    def consent(answers):
+      # Not losses.temper: a model that says nothing is NaN, and ends the run.
+      return jax.nn.log_softmax(
+          teaching.consensus(answers, self.combine, t), axis=-1)
+
+    share = seen.get(teaching.LABELS)
+    said = [teacher.answer({}, share) for teacher in self.teachers
+            if not teacher.size]
+    target = consent(answers) if answers else jnp.full_like(said[0], -jnp.inf)
+    if said:
+      target = jnp.where(labels.has_all(share)[:, None],
+                         consent([*answers, *said]), target)
     return jax.lax.stop_gradient(target)
 
   def teach(self, step: jax.Array, teacher_params: Sequence[Any],
@@ -258,8 +269,7 @@ class Lesson:
     scalars = {'loss': loss, 'entropy_student': losses.entropy(logits).mean(),
                'entropy_teacher': losses.entropy(target).mean()}
     if self.labelled:
-      # A mixture with an image of unknown label has no label either.
-      known = jnp.sum(share, axis=-1) > .999
+      known = labels.has_all(share)
       scalars['known'] = known.mean()
       said = {'student': logits, 'teacher': target}
       if isinstance(target, topk.TopK):  # It may have left the class out.

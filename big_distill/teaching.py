@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import bounds
 from big_distill import pretrained
 from big_distill import registry
 from big_distill.ops import int8
@@ -114,6 +115,7 @@ def load(name: str, *, init: str | None = None, labels: bool = False,
   if size is None:
     raise ValueError(f'Teacher {name!r} does not say the size of its images: '
                      f'set config.teachers.{name}.size.')
+  bounds.check(f'teachers.{name}.size', size, least=1, whole=True)
   if python:
     return _foreign(name, python, size, mean, std, num_classes, read)
 

@@ -37,7 +37,8 @@ def train_class(seats, data, preemption=None, allow=()):
   start = before = min(member.step for member in members.values())
   seen = ledger.Ledger(start, plan.log_every, plan.total, feed.indices)
   batches = parallel.prefetch(seen.watch(
-      report.first_batch(feed.batches(start)), feed.ends(start)))
+      report.first_batch(feed.batches(start), first.course.room.by_label),
+      feed.ends(start)))
   for member in members.values():
     member.begin()
   compiled = member_lib.FirstCall(members.values())

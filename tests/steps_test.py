@@ -257,6 +257,58 @@ def test_labels_are_a_teacher():
     assert np.isfinite(list(got.values())).all()
 
 
+@pytest.mark.parametrize('mix', [None, steps.mixup])
+@pytest.mark.parametrize('loss', [losses.kl, losses.xent, losses.hard])
+def test_an_example_without_a_label_teaches_nothing_and_its_neighbours_all(
+    loss, mix):
+  """The step is that of the labelled examples, each counting 1 / b."""
+  truth = teaching.load('labels', labels=True, num_classes=C)
+  data = batch()
+  data['label'][[0, 3, 17]] = -1
+  tx, step = train_step([truth], mix=mix, loss=loss)
+  state, got = parallel.first(step(
+      parallel.replicate(steps.init_state(params(0), tx)), [{}],
+      parallel.split(data)))
+  x = np.float64(data['views'][str(VIEW)].reshape(B, -1) / 127.5 - 1)
+  share = np.eye(C)[data['label']] * (data['label'] >= 0)[:, None]
+  if mix:
+    x, share = map(np.float64, steps.mixup(
+        (np.float32(x), np.float32(share)),
+        jax.random.fold_in(jax.random.key(0), 0)))
+  known = share.sum(-1) > .999
+  assert known.sum() == B - (6 if mix else 3)
+  z = x @ np.float64(params(0)['kernel'])
+  log_q = z - np.logaddexp.reduce(z, -1, keepdims=True)
+  p = np.eye(C)[share.argmax(-1)] if loss is losses.hard else share
+  each = -np.sum(p * log_q, -1)
+  if loss is losses.kl:
+    each += np.sum(p * np.log(np.where(p > 0, p, 1)), -1)
+  np.testing.assert_allclose(got['loss'], np.sum(each * known) / B, rtol=1e-4)
+  grad = x.T @ ((np.exp(log_q) - p) * known[:, None]) / B
+  np.testing.assert_allclose(got['l2_grads'], np.linalg.norm(grad), rtol=1e-4)
+  assert np.isfinite(list(got.values())).all()
+  assert np.isfinite(state.params['kernel']).all()
+
+
+def test_without_a_label_models_teach_alone():
+  rng = np.random.default_rng(0)
+  answers = jnp.asarray(rng.normal(size=(4, C)), jnp.float32)
+  share = jnp.asarray([[0, 1, 0], [0, 0, 0], [.4, .6, 0], [.4, 0, 0]],
+                      jnp.float32)
+  lesson = steps.Lesson((teacher(), teaching.load(
+      'labels', labels=True, num_classes=C)), C, combine='probs')
+  got = np.exp(lesson.agree([answers], {teaching.LABELS: share}))
+  alone = np.exp(answers) / np.exp(answers).sum(-1, keepdims=True)
+  np.testing.assert_allclose(got[[1, 3]], alone[[1, 3]], rtol=1e-5)
+  np.testing.assert_allclose(got[[0, 2]], (alone + share)[np.array([0, 2])] / 2,
+                             rtol=1e-5)
+
+
+def test_a_model_that_says_nothing_is_not_passed_over():
+  sick = jnp.full([2, C], -jnp.inf)
+  assert np.isnan(steps.Lesson((teacher(),), C).agree([sick], {})).all()
+
+
 def test_k_equal_teachers_teach_as_one():
   one = run(2)[0].params['kernel']
   for combine in ('logits', 'probs'):
