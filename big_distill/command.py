@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
 import logging as std_logging
 import os
 import pathlib
@@ -14,6 +15,7 @@ import re
 import runpy
 import sys
 import textwrap
+import traceback
 from typing import Any
 
 from absl import app
@@ -151,11 +153,42 @@ def found(words: Sequence[str]) -> list[str]:
 
 
 def load(value: str) -> tuple[Mapping[str, Any], list[str]]:
-  """'FILE.py:ARG' -> (what the file defines, [ARG] or [] for its get_*)."""
+  """'FILE.py:ARG' -> (what the file defines, [ARG] or [] for its get_*).
+
+  Raises ValueError where there is no such file, or it is no Python.
+  """
   name, _, arg = value.partition(':')
   path = shipped.find(name)
   shipped.importable(path)
-  return runpy.run_path(path), [arg] if arg else []
+  with _reading(path):
+    return runpy.run_path(path), [arg] if arg else []
+
+
+def call(value: str, function: str = 'get_config') -> Any:
+  """What a function of 'FILE.py:ARG' returns for that ARG."""
+  names, arg = load(value)
+  path = value.partition(':')[0]
+  if function not in names:
+    raise ValueError(f'{path} has no {function}: define one, as '
+                     'configs/flowers102.py does.')
+  with _reading(path):
+    return names[function](*arg)
+
+
+@contextlib.contextmanager
+def _reading(path):
+  """Turns what a config file raises into a ValueError that says in which line."""
+  try:
+    yield
+  except ValueError:
+    raise
+  except Exception as error:  # The file is the user's own code.
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+             if os.path.basename(frame.filename) == os.path.basename(path)]
+    where = getattr(error, 'lineno', None) or (lines or ['?'])[-1]
+    said = str(error).strip().splitlines() or ['']
+    raise ValueError(f'{path}, line {where}: {type(error).__name__}: '
+                     f'{said[0]}. Mend that line.') from error
 
 
 def check(words: Sequence[str]) -> None:
@@ -164,8 +197,11 @@ def check(words: Sequence[str]) -> None:
             if word.startswith('--config=')]
   if not values:
     return
-  names, arg = load(values[-1])
-  config = names['get_config'](*arg)
+  config = call(values[-1])
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise ValueError(f'get_config() in {values[-1]} returned '
+                     f'{type(config).__name__}: it should return an '
+                     'ml_collections.ConfigDict.')
   for word in words:
     if word.startswith('--config.'):
       at = config

@@ -82,7 +82,8 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
   rooms, plans, pupils = {}, {}, {}
   for name, config in configs.items():
     _check_shared(leader, config, name)
-    plans[name] = plan_lib.make(config, source.num_examples)
+    plans[name] = (plan if config is leader else
+                   plan_lib.make(config, source.num_examples))
     rooms[name] = (room if config is leader else classroom.join(
         config, mode, source, room.teachers, plans[name].seed))
     pupils[name] = own[name].pupil(rooms[name], plans[name])
@@ -153,6 +154,7 @@ class _Own:
   """What a config says of a student alone, checked as soon as it is read."""
 
   def __init__(self, config):
+    plan_lib.check_keys(config)
     self._config = config
     losses.make(**config.get('loss', {}))
     self.open_checkpoints = registry.bind(

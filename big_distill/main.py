@@ -19,6 +19,7 @@ from big_distill import hosts
 from big_distill import leaving
 from big_distill import lock
 from big_distill import member
+from big_distill import plan
 from big_distill import registry
 from big_distill import report
 from big_distill import runs
@@ -81,6 +82,7 @@ def main(flag):
   config = {**flag.config}
   students = config.pop('students', None)
   if students:
+    plan.check_section('students', students)
     together = {name: (overridden(config, name, changes), f'{workdir}/{name}')
                 for name, changes in {**students}.items()}
   else:
@@ -104,6 +106,7 @@ def overridden(config: Mapping[str, Any], name: str,
 
   What a section says is added to the config's; another family begins anew.
   """
+  plan.check_section(f'students.{name}', changes)
   result = dict(config)
   for key, section in {**changes}.items():
     registry.check(f'section of students.{name}', key, course.OWN)

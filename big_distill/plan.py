@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from big_distill import bounds
 from big_distill import parallel
 from big_distill import registry
 from big_distill import steps
@@ -22,6 +23,10 @@ KEYS = (  # Everything a config can say; the rest is a misspelling.
     'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
     'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers', 'students',
     'on_nonfinite', 'notes')
+NEEDED = ('data', 'mode', 'batch_size', 'student', 'teachers', 'optim')
+SECTIONS = ('data', 'crops', 'mixup', 'student', 'teachers', 'loss', 'optim',
+            'evals', 'checkpoints', 'answers')
+NAMED = ('teachers', 'evals')  # Sections of sections, one for each name.
 
 # Most steps in a row that are left out because they are not finite.
 SKIPS = {'stop': 1, 'skip': 10}
@@ -66,6 +71,10 @@ def make(config: Mapping[str, Any], num_examples: int,
   group = group_of(config)
   on_nonfinite = config.get('on_nonfinite', 'stop')
   registry.check('on_nonfinite', on_nonfinite, SKIPS)
+  for key, value in {'batch_size': batch_size, 'accumulate': accumulate,
+                     'seed': config.get('seed', 0)}.items():
+    bounds.check(key, value, whole=True)
+  bounds.check('mixup.group', group, least=1, whole=True)
   parallel.check_batch(batch_size, group, accumulate,
                        devices or parallel.device_count(),
                        hosts or parallel.host_count())
@@ -95,9 +104,35 @@ def make(config: Mapping[str, Any], num_examples: int,
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
-  """Raises ValueError, with the near name, for a key that means nothing."""
+  """Raises ValueError for a key that means nothing or is missing.
+
+  The same for a value where a section should be.
+  """
   for key in config:
     registry.check('config key', key, KEYS)
+  for key in NEEDED:
+    if key not in config:
+      raise ValueError(f'The config has no {key}: set config.{key}, see '
+                       'configs/quickstart.py.')
+  for key in SECTIONS:
+    check_section(key, config.get(key, {}))
+  for key in NAMED:
+    for name, section in config.get(key, {}).items():
+      check_section(f'{key}.{name}', section)
+  for name, section in config.get('evals', {}).items():
+    if 'type' not in section:
+      raise ValueError(f'The evaluation {name!r} does not say what it is: set '
+                       f"config.evals.{name}.type='classification', or another "
+                       'of big_distill/evaluators.')
+    for key in ('data', 'train'):
+      check_section(f'evals.{name}.{key}', section.get(key) or {})
+
+
+def check_section(key: str, value: Any) -> None:
+  """Raises ValueError where a section of a config is a value."""
+  if not hasattr(value, 'items'):
+    raise ValueError(f'config.{key}={value!r} should be a section, such as '
+                     'dict(name=...): see configs/quickstart.py.')
 
 
 def is_resident(config: Mapping[str, Any]) -> bool:

@@ -36,9 +36,20 @@ class Run(NamedTuple):
 
 
 def folder(path: os.PathLike | str) -> str:
-  """A workdir as given -> absolute and without a slash at its end."""
+  """A workdir as given -> absolute and without a slash at its end.
+
+  Raises ValueError for none, and for a kind of storage that is not known.
+  """
   path = os.fspath(path)
+  if not path:
+    raise ValueError('The folder has no name: give --workdir=DIR or '
+                     '--workdir=gs://BUCKET/DIR.')
   if '://' in path:
+    try:
+      epath.Path(path)
+    except KeyError as error:
+      raise ValueError(f'{path}: {error.args[0]} is no storage that is known '
+                       'here. Give a folder, or gs://BUCKET/DIR.') from error
     return path.rstrip('/')
   return os.path.abspath(os.path.expanduser(path))
 
@@ -122,6 +133,12 @@ def _reason(error, path):
     left = f' ({free / 1e6:,.1f} MB are left)' if free < math.inf else ''
     return f'the disk is full{left}. Free some space; the same command resumes.'
   if '://' not in path and not os.path.isdir(parent):
+    while not os.path.exists(parent):
+      parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+      return (f'{parent} is a file, where a folder should be. Choose another '
+              '--workdir.')
+    parent = os.path.dirname(path)
     return (f'there is no folder {parent}. If it was removed, bring it back, or '
             'start again in another --workdir.')
   line = (said.strip().splitlines() or [type(error).__name__])[0][:300]

@@ -64,7 +64,7 @@ class View:
 
     Raises ValueError where it does not say one.
     """
-    match = re.fullmatch(r'(\w+)(?:#(\w+))?(?:@(\d+))?', text)
+    match = re.fullmatch(r'(\w+)(?:#(\w+))?(?:@(\d+))?', str(text))
     if not match:
       raise ValueError(f'View {text!r} is not of the form crop[#draw][@size], '
                        'for example inception#both@224.')
@@ -132,6 +132,9 @@ def mode(spec: str | Mapping[str, Any]) -> Mode:
   Raises ValueError for another name or field, or a model that sees nothing.
   """
   if not isinstance(spec, str):
+    if not hasattr(spec, 'items'):
+      raise ValueError(f'mode={spec!r} should be one of {", ".join(MODES)}, or '
+                       "dict(student='central', teacher='random#t').")
     spec = {**spec}
     fields = [field.name for field in dataclasses.fields(Mode)]
     for key in spec:

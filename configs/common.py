@@ -44,10 +44,13 @@ def parse(arg, **defaults):
 
   A value takes the type of its default; a bare name means True.
   """
-  values = dict(defaults)
+  values, given = dict(defaults), set()
   for item in filter(None, (arg or '').split(',')):
     name, _, text = item.partition('=')
     registry.check('argument of this config', name, defaults)
+    if name in given:
+      raise ValueError(f'The argument {name} is given twice: keep one.')
+    given.add(name)
     values[name] = _value(name, text or 'True', defaults[name])
   return ml_collections.ConfigDict(values)
 

@@ -83,3 +83,19 @@ def test_rows_that_are_none_are_left_out_and_counted(tmp_path, caplog):
     assert runs.rows(path) == rows
   assert f'{path}: 5 lines' in caplog.text
   assert runs.rows(tmp_path / 'none.jsonl') == []
+
+
+@pytest.mark.parametrize('path, message', [
+    ('', 'The folder has no name: give --workdir=DIR'),
+    ('ftp://host/dir', 'ftp:// is no storage that is known here')])
+def test_a_workdir_that_is_none_is_one_line(path, message):
+  with pytest.raises(ValueError, match=message):
+    runs.folder(path)
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError) as error:
+    runs.save(tmp_path / 'file' / 'w' / 'result.json', {})
+  assert f'{tmp_path}/file is a file, where a folder should be' in str(
+      error.value)

@@ -76,12 +76,7 @@ class Group(NamedTuple):
 
 def points(config, workdir, given=()):
   """The Points of 'FILE.py:ARG', each override checked; `given` are for all."""
-  names, arg = command_lib.load(config)
-  if 'get_sweep' not in names:
-    raise ValueError(
-        f'{config.partition(":")[0]} has no get_sweep: define one beside its '
-        "get_config that returns dicts, such as [{'optim.lr': 0.003}].")
-  sweep = names['get_sweep'](*arg)
+  sweep = command_lib.call(config, 'get_sweep')
   made = []
   for name, overrides in zip(_names(sweep), sweep):
     folder = f'{runs.folder(workdir)}/{name}'

@@ -1,0 +1,78 @@
+"""Mistakes in a config end in one line that says what to do about them."""
+
+import pytest
+
+from big_distill import command
+from big_distill import course
+from configs import common
+from configs import quickstart
+
+
+def one_line(error):
+  """What was said, which is a single line."""
+  said = str(error.value)
+  assert '\n' not in said
+  return said
+
+
+@pytest.mark.parametrize('content, message', [
+    ('def get_config(arg=None:\n  pass\n', 'line 1: SyntaxError: invalid syntax'),
+    ('import nosuchmodule\n', 'line 1: ModuleNotFoundError: No module named'),
+    ('x = 1\n\ndef get_config():\n  return 1 / 0\n',
+     'line 4: ZeroDivisionError: division by zero. Mend that line.'),
+    ('def get_config():\n  return {}["lr"]\n', "line 2: KeyError: 'lr'"),
+    ('from configs import quickstart\n\ndef get_config():\n'
+     '  c = quickstart.get_config("tiny=True")\n  c.student = 5\n  return c\n',
+     "line 5: TypeError: Could not override field 'student'"),
+    ('x = 1\n', 'has no get_config: define one'),
+    ('def get_config():\n  pass\n', 'returned NoneType: it should return an '
+                                    'ml_collections.ConfigDict'),
+    ('def get_config():\n  return dict(seed=1)\n', 'returned dict: it should'),
+])
+def test_a_config_file_that_is_no_config_is_named_with_the_line(
+    tmp_path, content, message):
+  path = tmp_path / 'mine.py'
+  path.write_text(content)
+  with pytest.raises(ValueError) as error:
+    command.check([f'--config={path}'])
+  said = one_line(error)
+  assert str(path) in said and message in said
+
+
+SECTIONS = ('student', 'optim', 'loss', 'data', 'crops', 'mixup', 'checkpoints',
+            'answers', 'teachers', 'evals')
+
+
+@pytest.mark.parametrize('change, message', [
+    *(({key: 5}, f'config.{key}=5 should be a section')
+      for key in SECTIONS),
+    ({'teachers': {'prof': 'x'}}, "config.teachers.prof='x' should be a section"),
+    ({'evals': {'val': 'x'}}, "config.evals.val='x' should be a section"),
+    *(({key: None}, f'The config has no {key}: set config.{key}')
+      for key in ('student', 'optim', 'data', 'teachers', 'mode', 'batch_size')),
+    ({'mode': 3}, 'mode=3 should be one of fix/rs'),
+    ({'mode': ['a']}, "mode=['a'] should be one of"),
+    ({'batch_size': '32'}, "batch_size='32' should be a whole number"),
+    ({'accumulate': 1.5}, 'accumulate=1.5 should be a whole number'),
+    ({'seed': 'a'}, "seed='a' should be a whole number"),
+    ({'mixup': {'group': 0}}, 'mixup.group=0 should be a whole number, 1 or more'),
+    ({'evals': {'val': {}}}, "evals.val.type='classification'"),
+    ({'evals': {'val': {'type': 'classification', 'data': 'x'}}},
+     "config.evals.val.data='x' should be a section"),
+    ({'evals': {'val': {'type': 'classification', 'view': 3}}},
+     "There is no crop '3'; known: squash, central"),
+    ({'teachers': {'prof': {'random': {'family': 'bit'}, 'size': -4}}},
+     'teachers.prof.size=-4 should be a whole number, 1 or more'),
+])
+def test_a_config_of_the_wrong_structure_is_one_line(change, message):
+  from big_distill.input import pipeline
+  config = {**quickstart.get_config('tiny=True'), **change}
+  config = {key: value for key, value in config.items() if value is not None}
+  with pytest.raises(ValueError) as error:
+    course.make(config, pipeline, read=False)
+  assert message in one_line(error)
+
+
+def test_an_argument_that_is_given_twice_is_refused():
+  with pytest.raises(ValueError, match='argument epochs is given twice'):
+    common.parse('epochs=3,epochs=4', epochs=1)
