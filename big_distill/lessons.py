@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from big_distill import answers
+from big_distill import bounds
 from big_distill import classroom
 from big_distill import durations
 from big_distill import faculty
@@ -55,6 +56,8 @@ def prepare(config: Mapping[str, Any], data: Any,
   crops = {**config.get('crops', {}),
            'host': (jax.process_index(), jax.process_count())}
   registry.bind(data.eval_batches, **crops)
+  bounds.check('crops.fraction', crops.get('fraction', views.FRACTION), above=0,
+               most=1)
   load = loader(data)
   source = load(config['data'])
   plan = plan_lib.make(config, source.num_examples)

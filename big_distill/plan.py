@@ -72,7 +72,9 @@ def make(config: Mapping[str, Any], num_examples: int,
   on_nonfinite = config.get('on_nonfinite', 'stop')
   registry.check('on_nonfinite', on_nonfinite, SKIPS)
   for key, value in {'batch_size': batch_size, 'accumulate': accumulate,
-                     'seed': config.get('seed', 0)}.items():
+                     'seed': config.get('seed', 0),
+                     'steps_per_call': config.get('steps_per_call', 1),
+                     }.items():
     bounds.check(key, value, whole=True)
   bounds.check('mixup.group', group, least=1, whole=True)
   parallel.check_batch(batch_size, group, accumulate,

@@ -14,6 +14,7 @@ from big_distill import pretrained
     (2.5, dict(least=1, whole=True), 'n=2.5 should be a whole number, 1 or more'),
     (float('inf'), {}, 'n=inf should be a finite number'),
     (np.float32('nan'), dict(whole=True), 'should be a whole number'),
+    (2., dict(above=0, most=1), 'n=2.0 should be a finite number above 0, at most 1'),
     (None, {}, 'n=None should be'), ('3', {}, "n='3' should be"),
     ((50,), dict(whole=True), r'n=\(50,\) should be')])
 def test_numbers_out_of_bounds_are_named_with_their_bounds(value, options,

@@ -1,8 +1,10 @@
 """Names that exist are found, others name their neighbours."""
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 
+import numpy as np
 import pytest
 
 import big_distill
@@ -61,3 +63,22 @@ def test_bound_options_must_exist():
   assert registry.bind(f, t=3.)(2.) == 6.
   with pytest.raises(ValueError, match="no option of f 'temp'"):
     registry.bind(f, temp=3.)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(text=5), 'The option text=5 of f should be text.'),
+    (dict(count=1.5), 'count=1.5 of f should be a whole number.'),
+    (dict(count=True), 'count=True of f should be a whole number.'),
+    (dict(size='a'), "size='a' of f should be a number or None."),
+    (dict(flag='yes'), "flag='yes' of f should be True or False.")])
+def test_bound_options_are_of_the_type_that_is_annotated(options, message):
+  def f(*, text: str = '', count: int = 1, size: float | None = None,
+        flag: bool = False, any_=0, several: Sequence[int] = ()):
+    return text, count, size, flag, any_, several
+
+  with pytest.raises(ValueError) as error:
+    registry.bind(f, **options)
+  assert message in str(error.value)
+  fit = dict(text='a', count=np.int64(2), size=3, flag=True, any_='x',
+             several=[1])
+  assert registry.bind(f, **fit)() == tuple(fit.values())

@@ -61,7 +61,11 @@ def load(name: str | None = None, split: str = 'train',
   """
   if bool(name) == bool(parts):
     raise ValueError('Data is either one name or several parts; given: '
-                     f'name={name!r}, parts={parts!r}.')
+                     f'name={name!r}, parts={sorted(parts or {})}.')
+  for key, part in (parts or {}).items():
+    if not hasattr(part, 'items') or not part.get('name'):
+      raise ValueError(f'data.parts.{key} names no data: it should be like '
+                       "dict(name='caltech12', weight=1).")
   if parts:
     if as_shown is None:
       as_shown = any(_by_path(part['name']) for part in parts.values())
