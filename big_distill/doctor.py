@@ -16,6 +16,7 @@ from big_distill import costs
 from big_distill import course as course_lib
 from big_distill import faculty as faculty_lib
 from big_distill import parallel
+from big_distill import runs
 from big_distill import steps
 
 OK, LOOK, WRONG = 'ok', 'look', 'wrong'
@@ -37,8 +38,11 @@ def static(course: course_lib.Course) -> list[Finding]:
   return findings + [*_views(course)]
 
 
-def check(course: course_lib.Course) -> None:
-  """Logs what one should look at; raises ValueError for what is wrong."""
+def check(course: course_lib.Course) -> list[Finding]:
+  """Logs what one should look at; raises ValueError for what is wrong.
+
+  Returns what it found.
+  """
   findings = static(course)
   for finding in findings:
     if finding.status == LOOK:
@@ -47,6 +51,19 @@ def check(course: course_lib.Course) -> None:
   if wrong:
     raise ValueError('; '.join(f'{finding.about}: {finding.text}'
                                for finding in wrong))
+  return findings
+
+
+def keep(findings: Sequence[Finding], workdir: str) -> None:
+  """Writes workdir/doctor.json, for whoever looks at the run later."""
+  runs.save(f'{workdir}/doctor.json', {
+      'findings': [finding._asdict() for finding in findings]})
+
+
+def read(workdir: str) -> list[Finding]:
+  """What `keep` wrote; none where there is no such file."""
+  kept = runs.load(f'{workdir}/doctor.json') or {'findings': []}
+  return [Finding(**finding) for finding in kept['findings']]
 
 
 def _weights(teacher) -> Iterable[Finding]:

@@ -118,10 +118,14 @@ def assemble(seats: Mapping[str, Seat], data: Any,
            for name, seat in seats.items()}
   courses = course_lib.make_class(
       {name: seat.config for name, seat in seats.items()}, data)
-  doctor.check(next(iter(courses.values())))
-  return {name: Member(seat, courses[name], known[name],
-                       shows=name == next(iter(seats)))
-          for name, seat in seats.items()}
+  findings = doctor.check(next(iter(courses.values())))
+  members = {name: Member(seat, courses[name], known[name],
+                          shows=name == next(iter(seats)))
+             for name, seat in seats.items()}
+  if jax.process_index() == 0:
+    for name, seat in seats.items():
+      doctor.keep([*findings, *doctor.cost(courses[name])], seat.workdir)
+  return members
 
 
 class FirstCall:
