@@ -34,7 +34,8 @@ setuptools.setup(
     packages=[*setuptools.find_packages(include=['big_distill*']),
               'big_distill.configs'],
     package_dir={'big_distill.configs': 'configs'},
-    package_data={'big_distill': ['data/*', 'data/*/*', 'data/*/*/*']},
+    package_data={'big_distill': ['data/*', 'data/*/*', 'data/*/*/*',
+                                  'page/page.*']},
     entry_points={'console_scripts': [
         'big-distill = big_distill.command:script',
         *(f'big-distill-{tool} = big_distill.command:script'

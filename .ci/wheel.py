@@ -49,6 +49,9 @@ with tempfile.TemporaryDirectory() as folder:
     assert ran.returncode == 0, ran.stderr
     result = json.loads(pathlib.Path(folder, 'run/result.json').read_text())
     assert 0 < result['teacher_top1'] <= 1, result
+    ran = run('big-distill-report', f'{folder}/run')
+    assert ran.returncode == 0, ran.stderr
+    assert '<svg' in pathlib.Path(folder, 'run/report.html').read_text()
   else:
     assert ran.returncode == 1, ran.stdout
     assert ran.stderr.endswith("pip install 'big_distill[train]'.\n"), ran.stderr

@@ -55,6 +55,15 @@ def example_of(number: tf.Tensor, parts: Sequence[tuple[int, int]],
   return epoch, firsts[part] + index
 
 
+def only(source: Source, indices: np.ndarray) -> Source:
+  """The examples of a source at int64 [n] indices, in that order."""
+  places = tf.constant(indices, tf.int64)
+  return source._replace(
+      num_examples=len(indices), parts=((len(indices), 1),), scan=None,
+      fetch=lambda i: source.fetch(places[i]),
+      name=lambda i: source.name(int(indices[i])))
+
+
 def train_batches(source: Source, views: Sequence[views_lib.View],
                   batch_size: int, seed: int, start: int, stop: int, *,
                   period: int = 0, fraction: float = views_lib.FRACTION,
