@@ -83,15 +83,15 @@ def facts(side: Side) -> dict[str, tuple[str, str]]:
 
   def spread(share, n):
     low, high = measures.interval(share, n)
-    return (f'{100 * low:.1f} to {100 * high:.1f} with 95 % confidence, by '
-            f'{n:,} photographs')
+    return (f'{100 * low:.1f} to {100 * high:.1f} (95 %), from {n:,} '
+            'photographs')
 
   for who in ('student', 'teacher'):
     share = side.last(who)
     if share is not None:
       n = int(answers.known.sum()) if answers and answers.labelled else 0
       whole = answers and len(answers) == side.evidence.whole
-      found[f"{who.title()}'s accuracy"] = (
+      found[f"{who.title()}'s top-1"] = (
           html.percent(share), spread(share, n) if n and whole else '')
   if side.last('agree') is not None:
     found['Agreement'] = (html.percent(side.last('agree')),
@@ -114,7 +114,7 @@ def glance(sides: Sides) -> Html:
   """The few numbers; of two runs, in two columns."""
   if len(sides) == 1:
     side, = sides
-    looks = {"Student's accuracy": 'a', "Teacher's accuracy": 'b'}
+    looks = {"Student's top-1": 'a', "Teacher's top-1": 'b'}
     return tag('dl', *(tag(
         'div', tag('dt', title), tag('dd', value, class_=looks.get(title, False)),
         tag('dd', more, class_='more') if more else '')

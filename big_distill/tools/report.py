@@ -151,13 +151,13 @@ def main(flag, workdirs):
   del flag
   if len(workdirs) not in (1, 2):
     raise ValueError(f'{len(workdirs)} workdirs are given: name one, or two to '
-                     'compare.')
+                     'compare. See --help.')
   command.narrate()
   data, without = None, ''
   try:
     data = command.pipeline()
   except ImportError as error:
-    without = f'images cannot be read here ({error}).'
+    without = str(error)
     logging.warning('%s', without)
   print(f'Written to {report(workdirs, data, without)}.')
 
