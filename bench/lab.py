@@ -75,8 +75,10 @@ class Lab:
                      for name, file in teachers.items()}
     self.labels = {name: caltech.hold(caltech.load(split=split))[1]
                    for name, split in self._splits.items()}
-    streams = {name: split if not tiny else 'train[:32]'
-               for name, (_, split, _) in agenda.STREAMS.items()}
+    streams = {name: split for name, (_, split, _) in agenda.STREAMS.items()}
+    if tiny:
+      streams = {name: f'{split}[:32]' if name in self.data else 'train[:32]'
+                 for name, split in streams.items()} | {'caltech': 'train[:32]'}
     self._room = shelf_lib.Room(
         self.setting, self.data, held, images, self.teachers, {
             name: jax.device_put(teacher.params)
