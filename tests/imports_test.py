@@ -82,7 +82,7 @@ def declared(monkeypatch):
 
 
 @pytest.mark.parametrize('folder, extras', [
-    ('big_distill/input', ['train']), ('big_distill', ['train', 'plot']),
+    ('big_distill/input', ['train']), ('big_distill', ['train', 'plot', 'export']),
     ('configs', []), ('tests', ['test'])])
 def test_setup_declares_every_import(folder, extras, monkeypatch):
   given = declared(monkeypatch)

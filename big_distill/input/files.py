@@ -12,11 +12,10 @@ import os
 from absl import logging
 import tensorflow as tf
 
+from big_distill import photographs
 from big_distill.input import listings
 
-READ = frozenset(
-    '.jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .avif .tif '
-    '.tiff .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico'.split())
+READ = photographs.ENDINGS
 REFUSED = frozenset(  # Images that neither TensorFlow nor Pillow decodes.
     '.heic .heif .jxl .jxr .svg .psd .xcf .exr .hdr .dng .cr2 .cr3 .nef .arw '
     '.orf .rw2 .raf .pcx .qoi .sgi .dds .icns .dcm'.split())

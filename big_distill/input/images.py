@@ -10,9 +10,9 @@ import io
 
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
-from PIL import UnidentifiedImageError
 import tensorflow as tf
+
+from big_distill import photographs
 
 ORIENTATION = 0x0112  # The tag of EXIF; values are 1 ... 8.
 
@@ -24,7 +24,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return turn(pixels, orientation(encoded))
 
   def other():
-    return tf.numpy_function(_decode, [encoded], tf.uint8, stateful=False)
+    return tf.numpy_function(lambda encoded: photographs.decode(_bytes(encoded)),
+                             [encoded], tf.uint8, stateful=False)
 
   image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
   return tf.ensure_shape(image, [None, None, 3])
@@ -82,29 +83,6 @@ def _orientation(encoded):
   except Exception:  # Viewers take no notice of damaged EXIF.
     return np.int32(1)
   return np.int32(value if value in range(1, 9) else 1)
-
-
-def _decode(encoded):
-  """uint8 [h, w, 3] of an image that is no JPEG."""
-  encoded = _bytes(encoded)
-  try:
-    image = Image.open(io.BytesIO(encoded))
-  except UnidentifiedImageError as error:
-    raise ValueError('it is of no known format and begins with '
-                     f'{encoded[:12]}') from error
-  with image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ('I', 'F'):
-      raise ValueError(f'its pixels are {image.mode}, of 32 bits, whose black '
-                       'and white are not known')
-    if image.mode.startswith('I;16'):
-      grey = np.asarray(image) >> 8
-      return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    if image.has_transparency_data:
-      image = image.convert('RGBA')
-      white = Image.new('RGBA', image.size, 'white')
-      image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert('RGB'))
 
 
 def _bytes(value):

@@ -139,9 +139,10 @@ def zero_pad_max_pool(x: Map) -> Float[Array, 'b H W c']:
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   # By nine slices: the gradient of XLA's window maximum is ten times slower on
   # CPU.
-  rows = [x[:, i:i + h:2] for i in range(3)]
+  # lax.slice stays a slice where the batch is a symbol; indexing gathers then.
+  rows = [jax.lax.slice_in_dim(x, i, i + h, 2, axis=1) for i in range(3)]
   x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
-  cols = [x[:, :, i:i + w:2] for i in range(3)]
+  cols = [jax.lax.slice_in_dim(x, i, i + w, 2, axis=2) for i in range(3)]
   return jnp.maximum(jnp.maximum(cols[0], cols[1]), cols[2])
 
 

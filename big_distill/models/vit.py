@@ -12,6 +12,7 @@ import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
@@ -127,6 +128,12 @@ def sincos2d(h: int, w: int, width: int) -> Float32[np.ndarray, '1 n width']:
   return np.concatenate(waves, axis=1).astype(np.float32)[None]
 
 
+def first(x: Tokens) -> Float[Array, 'b f']:
+  """The first token."""
+  # lax.slice stays a slice where the batch is a symbol; indexing gathers then.
+  return jax.lax.slice_in_dim(x, 0, 1, axis=1).squeeze(1)
+
+
 def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
   """LayerNorm with this module's epsilon."""
   # The moments are float32 in any dtype; the fast variance would cancel.
@@ -199,7 +206,7 @@ class MAPHead(nn.Module):
     x = attention(self.shape.heads, self.dtype)(probe, x)
     y = layer_norm('LayerNorm_0', self.dtype)(x)
     x = x + MLP(self.shape.mlp, self.dtype, name='MlpBlock_0')(y)
-    return x[:, 0]
+    return first(x)
 
 
 class Model(nn.Module):
@@ -260,7 +267,7 @@ class Model(nn.Module):
       x = MAPHead(shape, self.dtype, name='MAPHead_0')(x).astype(jnp.float32)
     else:
       x = x.astype(jnp.float32)
-      x = x[:, 0] if self.pool == 'tok' else jnp.mean(x, axis=1)
+      x = first(x) if self.pool == 'tok' else jnp.mean(x, axis=1)
     if self.rep_size:
       x = jnp.tanh(nn.Dense(self.rep_size, name='pre_logits',
                             kernel_init=initial.lecun_normal)(x))

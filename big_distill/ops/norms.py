@@ -62,7 +62,10 @@ def _group_norm_forward(x, scale, bias, groups, eps, relu):
   wide = x.astype(jnp.float32)
   # E[x^2] - E[x]^2 loses the digits of a variance that is small beside the mean,
   # so the first pixel is subtracted before.
-  pixel = _over_group(wide[:, 0, 0], groups)
+  # lax.slice stays a slice where the batch is a symbol; indexing gathers then.
+  b, c = x.shape[0], x.shape[-1]
+  pixel = jax.lax.slice(wide, (0, 0, 0, 0), (b, 1, 1, c)).reshape(b, c)
+  pixel = _over_group(pixel, groups)
   # The maximum changes nothing, but keeps compilers from contracting the mean's
   # product with the subtractions, in some places and not in others: the pixel
   # would then be one number here and another there.
