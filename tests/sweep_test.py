@@ -12,6 +12,7 @@ import pytest
 
 from big_distill import command
 from big_distill import runs
+from big_distill.tools import ranking
 from big_distill.tools import sweep
 from configs import common
 
@@ -179,41 +180,41 @@ def ranked(config, tmp_path):
 
 
 def test_validation_ranks_and_test_stands_beside(ranked):
-  by, shown, rows = sweep.rank(ranked)
+  by, shown, rows = ranking.rank(ranked)
   assert by == 'val/acc@1'
   assert shown == ['val/acc@1', 'test/acc@1', 'student/acc@1', 'agree/kl']
   assert [point for point, _ in rows] == [ranked[1], ranked[2], ranked[0]]
   assert rows[0][1] == {'val/acc@1': .7, 'test/acc@1': .4, 'student/acc@1': .99,
                         'agree/kl': .3}
-  text = sweep.table(ranked, by, shown, rows).splitlines()
+  text = ranking.table(ranked, by, shown, rows).splitlines()
   assert text[1].split() == ['1', ranked[1].name, '70.00%', '40.00%', '99.00%',
                              '0.3']
   assert text[-1] == 'Ranked by val/acc@1; 3 of 4 points are finished.'
 
 
 def test_less_is_better_of_a_distance(ranked):
-  order = [point for point, _ in sweep.rank(ranked, 'agree/kl')[2]]
+  order = [point for point, _ in ranking.rank(ranked, 'agree/kl')[2]]
   assert order == [ranked[0], ranked[2], ranked[1]]
   with pytest.raises(ValueError, match="no metric 'agree/kll'; did you mean"):
-    sweep.rank(ranked, 'agree/kll')
+    ranking.rank(ranked, 'agree/kll')
 
 
 def test_the_students_accuracy_ranks_where_nothing_is_validated(
     config, tmp_path):
   made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
   with pytest.raises(ValueError, match='None of 4 points has a result'):
-    sweep.rank(made)
+    ranking.rank(made)
   for point, accuracy in zip(made, (.2, .4)):
     finish(point.workdir, [{'step': 1, 'student/acc@1': accuracy,
                             'agree/top1': 1 - accuracy}])
-  by, shown, rows = sweep.rank(made)
+  by, shown, rows = ranking.rank(made)
   assert by == 'student/acc@1' and shown == [by, 'agree/top1']
   assert rows[0][0] == made[1]
 
 
 def test_the_csv_holds_the_ranking(ranked, tmp_path):
-  _, shown, rows = sweep.rank(ranked)
-  sweep.save(tmp_path / 'sweep.csv', shown, rows)
+  _, shown, rows = ranking.rank(ranked)
+  ranking.save(tmp_path / 'sweep.csv', shown, rows)
   with open(tmp_path / 'sweep.csv') as file:
     first, *_ = table = list(csv.DictReader(file))
   assert first == {

@@ -12,7 +12,9 @@ all of them are given as to main: --config.data.data_dir=DIR.
   --index=K  runs point K, as one job of an array; or several, K,L,M, together
   --run      runs all of them here, one after another, then --rank
   --run --together=N  so many at a time in one program: one pass of the teachers
-             teaches N students, each of which leaves what it would leave alone
+             teaches N students, each of which leaves what it would leave alone;
+             --stack=beside, map or vmap says how those learn that differ in
+             numbers alone (stacks.py)
   --rank     prints the table of what is finished; writes DIR/sweep.csv
 
 A finished point is skipped and an interrupted one resumes, so the same command
@@ -20,9 +22,6 @@ goes on where it was stopped. A point that fails does not stop the others.
 """
 
 from collections.abc import Sequence
-import csv
-import io
-import json
 import re
 import shlex
 import signal
@@ -31,14 +30,13 @@ import sys
 from typing import Any, NamedTuple
 
 from absl import flags
-from etils import epath
 from ml_collections import config_flags
 
 from big_distill import command as command_lib
 from big_distill import main as main_lib
 from big_distill import metrics
-from big_distill import registry
 from big_distill import runs
+from big_distill.tools import ranking
 
 
 class Point(NamedTuple):
@@ -55,7 +53,19 @@ class Point(NamedTuple):
 
   def check(self) -> None:
     """Raises ValueError if its folder holds a run of another config."""
-    _check_begun(self)
+    try:
+      begun = runs.read(self.workdir)
+    except ValueError as error:  # One damaged folder does not stop the others.
+      print(f'{self.name}: {error}', flush=True)
+      return
+    if not begun.rows or begun.config is None:
+      return
+    # As it would be read: JSON has no tuples.
+    other = runs.differences(begun.config, runs.plain(self.config))
+    if other:
+      raise ValueError(f'{self.workdir} holds a run with another '
+                       f'{", ".join(other)}. Choose another --workdir, or '
+                       'remove that run.')
 
 
 class Group(NamedTuple):
@@ -167,95 +177,11 @@ def _execute(command):
     signal.signal(signal.SIGTERM, before)
 
 
-def _check_begun(point):
-  """Raises ValueError if the point's folder holds a run of another config."""
-  try:
-    begun = runs.read(point.workdir)
-  except ValueError as error:  # One damaged folder does not stop the others.
-    print(f'{point.name}: {error}', flush=True)
-    return
-  if not begun.rows or begun.config is None:
-    return
-  # As it would be read: JSON has no tuples.
-  other = runs.differences(begun.config, json.loads(json.dumps(point.config)))
-  if other:
-    raise ValueError(f'{point.workdir} holds a run with another '
-                     f'{", ".join(other)}. Choose another --workdir, or remove '
-                     'that run.')
-
-
-def rank(every, by=None):
-  """(metric ranked by, metrics shown, [(Point, {metric: value})], best first).
-
-  Of finished points alone: a run that is half way has not done worse.
-  """
-  done = []
-  for point in every:
-    try:
-      if point.finished:
-        done.append((point, runs.read(point.workdir)))
-    except ValueError as error:
-      print(f'{point.name} is left out: {error}')
-  if not done:
-    raise ValueError(f'None of {len(every)} points has a result yet.')
-  known = sorted(set().union(*(each.metrics for _, each in done)))
-  by = by or next((each for each in metrics.RANKING if each in known), None)
-  if by is None:
-    raise ValueError('There is none of '
-                     f'{", ".join(metrics.RANKING)} to rank by: say '
-                     f'--by=METRIC; known: {", ".join(known)}.')
-  registry.check('metric', by, known)
-  shown = [by, *(metric for metric in metrics.SHOWN if metric in known
-                 and metric != by)]
-  sign = 1 if by.rsplit('/', 1)[-1] in metrics.LOWER else -1
-  ranked = [(point, {metric: each.last(metric) for metric in shown})
-            for point, each in done]
-  ranked.sort(key=lambda row: (row[1][by] is None, sign * (row[1][by] or 0)))
-  return by, shown, ranked
-
-
-def table(every, by, shown, ranked):
-  """The ranking, for a terminal."""
-  def text(metric, value):
-    if value is None:
-      return '-'
-    share = re.search(r'/(acc@|top)\d+$', metric)
-    return f'{value:.2%}' if share else f'{value:.4g}'
-
-  width = max(len(point.name) for point, _ in ranked)
-  lines = [f'{"":4} {"point":{width}}' + ''.join(
-      f'{metric:>15}' for metric in shown)]
-  for i, (point, values) in enumerate(ranked, 1):
-    lines.append(f'{i:4} {point.name:{width}}' + ''.join(
-        f'{text(metric, value):>15}' for metric, value in values.items()))
-  lines.append(f'Ranked by {by}; {len(ranked)} of {len(every)} points are '
-               'finished.')
-  return '\n'.join(lines)
-
-
-def save(path, shown, ranked):
-  """Writes the ranking as CSV, a column per override and metric."""
-  keys = dict.fromkeys(key for point, _ in ranked for key in point.overrides)
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['rank', 'point', *keys, *shown])
-  for i, (point, values) in enumerate(ranked, 1):
-    writer.writerow([i, point.name,
-                     *(point.overrides.get(key, '') for key in keys),
-                     *values.values()])
-  epath.Path(path).write_text(text.getvalue())
-
-
-def _show(every, workdir, by):
-  by, shown, ranked = rank(every, by)
-  print(table(every, by, shown, ranked))
-  save(f'{runs.folder(workdir)}/sweep.csv', shown, ranked)
-
-
 def main(flag):
   given = [word for word in sys.argv if word.startswith('--config.')]
   every = points(config_flags.get_config_filename(flag['config']),
                  flag.workdir, given)
+  table = f'{runs.folder(flag.workdir)}/sweep.csv'
   if sum([flag.run, flag.rank, bool(flag.index)]) > 1:
     raise ValueError('Of --index, --run and --rank, keep one.')
   if flag.together > 1 and not flag.run:
@@ -270,10 +196,10 @@ def main(flag):
     whole = run(together(every, flag.together, words) if flag.together > 1
                 else every)
     if any(point.finished for point in every):
-      _show(every, flag.workdir, flag.by)
+      ranking.show(every, table, flag.by)
     sys.exit(not whole)
   elif flag.rank:
-    _show(every, flag.workdir, flag.by)
+    ranking.show(every, table, flag.by)
   else:
     for point in every:
       print(shlex.join(point.command))
