@@ -11,7 +11,6 @@ run and the versions, which is said.
 from collections.abc import Iterable
 import datetime
 import fnmatch
-import importlib.metadata
 import json
 from typing import Any
 
@@ -19,6 +18,7 @@ from absl import logging
 from etils import epath
 import jax
 
+from big_distill import answers
 from big_distill import course as course_lib
 from big_distill import registry
 from big_distill import runs
@@ -29,7 +29,6 @@ FREE = ('log_*', 'evals', 'evals.*', 'checkpoints', 'checkpoints.*', 'total_*',
         'steps_per_call', 'layout', 'notes', 'on_nonfinite', 'data.cache', 'data.*.cache',
         'data.data_dir', 'data.*.data_dir', 'answers.store',
         'answers.audit_percent')
-PIXELS = ('jax', 'pillow', 'tensorflow', 'tensorflow-cpu')  # They make pixels.
 
 
 class Identity:
@@ -50,7 +49,7 @@ class Identity:
 
   def confirm(self, total: int, step: int, facts: dict[str, Any]) -> None:
     """Compares steps in total and taken, and facts such as 'data.examples'."""
-    self._now |= {'facts': facts, 'steps': total, 'versions': versions()}
+    self._now |= {'facts': facts, 'steps': total, 'versions': answers.versions()}
     known = {key for part in (self._before, self._now)
              for kind in ('config', 'facts') for key in part.get(kind, ())}
     for key in self._allow:
@@ -122,17 +121,6 @@ def facts(course: course_lib.Course) -> dict[str, Any]:
           'data.fingerprint': course.source.fingerprint,
           **{f'teachers.{teacher.name}.identity': teacher.identity
              for teacher in course.room.models}}
-
-
-def versions() -> dict[str, str]:
-  """{package: version} of what makes pixels and is installed."""
-  found = {}
-  for name in PIXELS:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      pass
-  return found
 
 
 def _begun(workdir):
