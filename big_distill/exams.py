@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from big_distill import contracts
 from big_distill import durations
 from big_distill import evaluate
+from big_distill import kept as kept_lib
 from big_distill import registry
-from big_distill import store
 from big_distill import views
 from big_distill.classroom import Classroom
 
@@ -55,7 +55,7 @@ def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],
 
 def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
                   eval_batches: Callable,
-                  kept: store.Kept | None = None) -> Callable:
+                  kept: kept_lib.Kept | None = None) -> Callable:
   """-> (step, student params, faculty) -> metrics due at that step.
 
   faculty() gives the teachers' parameters, where they are asked. Every
@@ -68,7 +68,7 @@ def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
   sights = {view: evaluate.Sight(room, view, [
       exam.evaluator for exam in exams if exam.view == view])
             for view in {exam.view for exam in exams}}
-  kept = store.Kept() if kept is None else kept
+  kept = kept_lib.Kept() if kept is None else kept
   measured = {}  # Metrics of what is frozen.
 
   def measure(held, params, faculty):
