@@ -5,7 +5,7 @@ The rest is train.train. A config with `students`, {name: sections of its own},
 trains a family of them from one pass of the teachers, each in DIR/NAME.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 from typing import Any
 
@@ -23,6 +23,7 @@ from big_distill import plan
 from big_distill import registry
 from big_distill import report
 from big_distill import runs
+from big_distill import stacks
 from big_distill import train
 
 
@@ -40,11 +41,8 @@ def distil(runs_: Mapping[str, tuple[Mapping[str, Any], str]], flag: Any,
   Returns {name: result}, or None if preempted; ready to leave when told to,
   among the hosts that the flags say. `compiled` is a folder for programs.
   """
-  several = flag.distributed or flag.coordinator is not None
   with contextlib.ExitStack() as stack:
-    if several:
-      stack.enter_context(hosts.joined(flag.coordinator, flag.processes,
-                                       flag.process))
+    several = stack.enter_context(among_hosts(flag))
     preemption = stack.enter_context(leaving.Preemption(alone=not several))
     first, seats = jax.process_index() == 0, {}
     if first:
@@ -59,11 +57,21 @@ def distil(runs_: Mapping[str, tuple[Mapping[str, Any], str]], flag: Any,
       seats[name] = member.Seat(config, workdir, stack.enter_context(
           writers.Writer(workdir) if first else _NoWriter()))
     results = train.train_class(seats, pipeline, preemption,
-                                flag.allow_changes)
+                                flag.allow_changes, flag.stack)
     if first and results:
       for name, result in results.items():
         runs.save(f'{runs_[name][1]}/result.json', result)
   return results
+
+
+@contextlib.contextmanager
+def among_hosts(flag: Any) -> Iterator[bool]:
+  """Inside a `with`, among the hosts that the flags say; whether several are.
+  """
+  several = flag.distributed or flag.coordinator is not None
+  with (hosts.joined(flag.coordinator, flag.processes, flag.process)
+        if several else contextlib.nullcontext()):
+    yield several
 
 
 def _keep_programs(folder):
@@ -136,6 +144,14 @@ def define_shared_flags() -> None:
   flags.DEFINE_list(
       'allow_changes', [],
       'Config keys that may differ from the run that the workdir holds.')
+  flags.DEFINE_enum(
+      'stack', None, [*stacks.LAYOUTS], 'How students that differ in numbers alone '
+      'learn together; by default what was fastest for their family and device.')
+  define_host_flags()
+
+
+def define_host_flags() -> None:
+  """Flags of every program that several hosts may run together."""
   flags.DEFINE_bool(
       'distributed', False, 'Join the other hosts of a pod or cluster: those '
       'that JAX detects, or those of the three flags below.')

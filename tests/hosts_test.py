@@ -37,8 +37,11 @@ def config(tmp_path):
   return path
 
 
-def start(config, workdir, count, devices, *flags):
-  """So many processes of one run, with a log of each beside the workdir."""
+def start(config, workdir, count, devices, *flags, program=()):
+  """So many processes of one run, with a log of each beside the workdir.
+
+  `program` is another than main, with the flags that it has alone.
+  """
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
@@ -47,8 +50,9 @@ def start(config, workdir, count, devices, *flags):
                    ' --xla_backend_optimization_level=0'}
   processes = []
   for i in range(count):
-    words = [sys.executable, '-m', 'big_distill.main', f'--config={config}',
-             f'--workdir={workdir}', *flags]
+    words = [sys.executable, '-m', *(
+        program or ['big_distill.main', f'--workdir={workdir}']),
+             f'--config={config}', *flags]
     if count > 1:
       words += [f'--coordinator={address}', f'--processes={count}',
                 f'--process={i}']

@@ -12,8 +12,9 @@ fix/ic_ens, it comes first: answers then are log-probs of the mean probability
 over that many views of each example, which cost as many forward passes: 1,024
 for the paper's fix/ic_ens.
 
-What a killed command had finished stays, and the same command goes on. With
-several hosts (--distributed) each answers its share of every batch.
+What a killed command had finished stays, and the same command goes on. Of
+several hosts (--distributed, or --coordinator as main has it) each answers its
+share of every batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +31,10 @@ from big_distill import command
 from big_distill import faculty as faculty_lib
 from big_distill import feed as feed_lib
 from big_distill import lessons as lessons_lib
+from big_distill import main as main_lib
 from big_distill import parallel
 from big_distill import steps
+from big_distill import store as store_lib
 
 SAY = 10.  # Seconds between lines on progress.
 
@@ -46,10 +49,19 @@ def record(config: Mapping[str, Any], data: Any) -> int:
   if store is None:
     raise ValueError('The config does not say where to keep answers: set '
                      'answers.store=FOLDER.')
-  missing = np.flatnonzero(~parallel.everywhere(store.known))
-  if not missing.size:
+  if parallel.everywhere(store.known).all():
     return 0
-  store.check_can_record()
+  store.claim()
+  try:
+    return _record(lessons, store, data)
+  finally:
+    store.release()
+
+
+def _record(lessons: lessons_lib.Lessons, store: store_lib.Store,
+            data: Any) -> int:
+  """As `record`, of a store that is this program's to write."""
+  missing = np.flatnonzero(~parallel.everywhere(store.known))
   faculty = faculty_lib.Faculty(lessons.room)
   ask = (_voting(lessons, faculty, data) if lessons.mode.votes
          else _asking(lessons, faculty, data))
@@ -128,15 +140,14 @@ def _voting(lessons: lessons_lib.Lessons, faculty: faculty_lib.Faculty,
 
 def main(flag):
   command.narrate()
-  if flag.distributed:
-    jax.distributed.initialize()
-  written = record(flag.config, command.pipeline())
+  with main_lib.among_hosts(flag):
+    written = record(flag.config, command.pipeline())
   print(f'{written} blocks written to {flag.config.answers.store}.')
 
 
 def _define_flags():
   config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
-  flags.DEFINE_bool('distributed', False, 'Join the other hosts of a pod.')
+  main_lib.define_host_flags()
   flags.mark_flags_as_required(['config'])
 
 
