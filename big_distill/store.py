@@ -16,10 +16,12 @@ wherever a run is killed, and any number of hosts read it.
 """
 
 from collections.abc import Mapping
+import fcntl
 import json
 import math
 import os
 import shutil
+import time
 from typing import Any
 import zlib
 
@@ -31,6 +33,7 @@ import numpy as np
 from big_distill import answers
 from big_distill import runs
 
+WAIT = 1.  # Seconds between looks whether another program is done.
 WRITTEN = np.uint64(1 << 32)  # Set beside the 32 bits of a block's checksum.
 
 
@@ -60,7 +63,7 @@ class Store:
         'blocks': blocks, 'block_rows': self._rows}, self._hosts,
         self.nbytes if begin else None)
     self._shards = self.manifest['shards']
-    self._mapped = {}
+    self._mapped, self._claim = {}, None
     self._whole = np.zeros([blocks, self._shards], bool)  # Verified already.
 
   @property
@@ -84,8 +87,11 @@ class Store:
           self._open('checks', shard, (self.blocks,), np.uint64))
     return self._mapped[shard]
 
+  def _path(self, name, shard):
+    return f'{self.folder}/{name}-{shard:05d}-of-{self._shards:05d}.bin'
+
   def _open(self, name, shard, shape, dtype):
-    path = f'{self.folder}/{name}-{shard:05d}-of-{self._shards:05d}.bin'
+    path = self._path(name, shard)
     want = math.prod(shape) * np.dtype(dtype).itemsize
     if not os.path.exists(path):
       partial = f'{path}.{os.getpid()}.partial'
@@ -113,6 +119,33 @@ class Store:
     if self._map(self._place)[1].mode != 'r+':
       raise ValueError(f'{self.folder} lacks answers and cannot be written: '
                        'name another answers.store, or allow writing.')
+
+  def claim(self) -> None:
+    """Makes this program the one that records, until it ends or releases it.
+
+    Waits for another program that records the same answers; of several hosts,
+    which could wait for each other, raises ValueError.
+    """
+    self.check_can_record()
+    said, self._claim = False, open(self._path('checks', self._place), 'rb')
+    while True:
+      try:  # The system gives it back when a program ends, killed or not.
+        return fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        if self._hosts > 1:
+          raise ValueError(
+              f'{self.folder} is being recorded by another program. Start this '
+              'one when that is done, or name another answers.store.') from None
+      if not said:
+        logging.info('Another program records %s: waiting until it is done.',
+                     self.folder)
+      said = True
+      time.sleep(WAIT)
+
+  def release(self) -> None:
+    """Lets another program record."""
+    if self._claim:
+      self._claim.close()
 
   def write(self, block: int, kept: Any) -> None:
     """Keeps this host's share of a block: leaves [b, ...], as `like`."""
@@ -204,43 +237,3 @@ def _begin(folder, wanted, hosts, nbytes):
     raise ValueError(f'{path} is damaged: it has shards={shards!r}. Remove the '
                      'folder, and its answers are given again.')
   return written
-
-
-class Kept(dict):
-  """Teachers' answers to splits of evaluation: {key: a list, one a batch}.
-
-  With a folder they stay there, for every run that has the same teachers.
-  """
-
-  def __init__(self, folder: str | None = None,
-               host: tuple[int, int] = (0, 1)) -> None:
-    super().__init__()
-    self._folder = folder and f'{folder}/evals'
-    self._end = f'{host[0]:05d}-of-{host[1]:05d}.npz'
-
-  def __missing__(self, key: str) -> list[dict]:
-    self[key] = batches = []
-    path = self._folder and f'{self._folder}/{key}-{self._end}'
-    if path and os.path.exists(path):
-      try:
-        with np.load(path, allow_pickle=False) as file:
-          flat = {name: file[name] for name in file.files}
-      except Exception as error:  # A bad zip raises errors of many kinds.
-        logging.warning('%s is damaged and is answered again: %s', path, error)
-        return batches
-      names = {name.split('/', 1)[1] for name in flat}
-      batches += [{tuple(name.split('|')): flat[f'{i}/{name}'] for name in names}
-                  for i in range(len(flat) // len(names))]
-    return batches
-
-  def save(self, key: str) -> None:
-    """Writes the answers of a key to the folder, if there is one."""
-    if not self._folder:
-      return
-    os.makedirs(self._folder, exist_ok=True)
-    path = f'{self._folder}/{key}-{self._end}'
-    partial = f'{path}.{os.getpid()}.partial.npz'
-    np.savez(partial, **{f'{i}/{"|".join(who)}': x
-                         for i, batch in enumerate(self[key])
-                         for who, x in batch.items()})
-    os.replace(partial, path)

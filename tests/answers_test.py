@@ -2,12 +2,17 @@
 
 import json
 import os
+import pathlib
+import subprocess
+import sys
+import textwrap
 
 import jax
 import numpy as np
 import pytest
 
 from big_distill import answers
+from big_distill import kept as kept_lib
 from big_distill import losses
 from big_distill import store as store_lib
 from big_distill import topk
@@ -131,6 +136,68 @@ def test_only_as_many_hosts_as_began_a_store_complete_it(tmp_path):
     open_store(tmp_path).check_can_record()
 
 
+RECORDER = textwrap.dedent('''
+    import sys
+    import jax
+    import numpy as np
+    from big_distill import store
+
+    like = [jax.ShapeDtypeStruct((8, 12), np.float32)]
+    mine = store.Store(sys.argv[1], {}, like, 5)
+    mine.claim()
+    print('mine', flush=True)
+    input()
+    ''')
+
+
+@pytest.fixture
+def other(tmp_path):
+  """Another program, which records what is in tmp_path."""
+  process = subprocess.Popen(
+      [sys.executable, '-c', RECORDER, str(tmp_path)], stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE, text=True,
+      cwd=pathlib.Path(__file__).parent.parent)
+  assert process.stdout.readline() == 'mine\n'
+  yield process
+  process.kill()
+  process.wait()
+
+
+@pytest.mark.parametrize('end', ['kill', 'communicate'])
+def test_a_second_program_waits_for_the_one_that_records(
+    end, other, tmp_path, monkeypatch):
+  """Until it is done, or was killed without a word."""
+  store, waited = open_store(tmp_path, manifest={}), []
+
+  def sleep(seconds):
+    waited.append(seconds)
+    if end == 'kill':
+      other.kill()
+    else:
+      other.communicate('\n')
+    other.wait()
+
+  monkeypatch.setattr(store_lib.time, 'sleep', sleep)
+  store.claim()
+  assert waited == [store_lib.WAIT]
+  again = open_store(tmp_path, manifest={})
+  store.release()
+  again.claim()
+  assert len(waited) == 1
+  again.release()
+
+
+def test_of_several_hosts_the_second_program_is_refused(tmp_path):
+  """Each host has a file of its own; two programs could wait for each other."""
+  first, second = (open_store(tmp_path, (1, 2)) for _ in range(2))
+  first.claim()
+  open_store(tmp_path, (0, 2)).claim()
+  with pytest.raises(ValueError, match='is being recorded by another program'):
+    second.claim()
+  first.release()
+  second.claim()
+
+
 def test_a_disk_without_room_is_said_before_anything_is_written(
     tmp_path, monkeypatch):
   usage = type('Usage', (), {'free': 100})
@@ -173,15 +240,15 @@ def test_drift_is_none_of_the_same_and_that_of_kl_otherwise():
 
 
 def test_kept_evaluations_come_back_and_damage_is_answered_again(tmp_path):
-  kept = store_lib.Kept(str(tmp_path))
+  kept = kept_lib.Kept(str(tmp_path))
   kept['k'] += [{('teacher', 'logits'): LOGITS[i]} for i in range(3)]
   kept.save('k')
-  again = store_lib.Kept(str(tmp_path))['k']
+  again = kept_lib.Kept(str(tmp_path))['k']
   assert all((a['teacher', 'logits'] == LOGITS[i]).all()
              for i, a in enumerate(again)) and len(again) == 3
   path, = (tmp_path / 'evals').iterdir()
   path.write_bytes(path.read_bytes()[:-40])
-  assert store_lib.Kept(str(tmp_path))['k'] == []
+  assert kept_lib.Kept(str(tmp_path))['k'] == []
 
 
 def test_the_manifest_names_what_changed():
