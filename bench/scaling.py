@@ -48,7 +48,8 @@ def time_step(config, per_device, calls, repeats):
 
   (_, seconds), = stopwatch.in_turn({'step': step}, calls, repeats).values()
   _, learn = bench.arguments(course, next(course.feed.batches(0)))
-  return seconds, costs.exchanged(course.steps.learn(''), *learn)
+  return seconds, costs.exchanged(
+      course.steps.learners[''].program, *learn)
 
 
 def run(layout):

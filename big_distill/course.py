@@ -13,10 +13,12 @@ import numpy as np
 from big_distill import cards
 from big_distill import checkpoint
 from big_distill import classroom
+from big_distill import costs
 from big_distill import durations
 from big_distill import exams
 from big_distill import faculty as faculty_lib
 from big_distill import feed as feed_lib
+from big_distill import kept as kept_lib
 from big_distill import lessons as lessons_lib
 from big_distill import losses
 from big_distill import optim
@@ -26,6 +28,7 @@ from big_distill import pretrained
 from big_distill import registry
 from big_distill import replay
 from big_distill import runs
+from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
 from big_distill import views
@@ -68,25 +71,27 @@ def make(config: Mapping[str, Any], data: Any, read: bool = True) -> Course:
 
 
 def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
-               read: bool = True) -> dict[str, Course]:
+               read: bool = True, layout: str | None = None
+               ) -> dict[str, Course]:
   """Courses of students that learn together, from the same batches and answers.
 
   They share all but what is a student's own: its model, view, loss, optimizer,
-  evaluations and records. Raises ValueError where they cannot.
+  evaluations and records. `layout` is one of stacks.LAYOUTS. Raises ValueError
+  where they cannot.
   """
   # What is cheap to check comes before what is slow to load.
   own = {name: _Own(config) for name, config in configs.items()}
   leader, *_ = configs.values()
   lessons = lessons_lib.prepare(leader, data, read)
   mode, load, source, plan, crops, options, room, lesson = lessons
-  rooms, plans, pupils = {}, {}, {}
+  rooms, plans, recipes = {}, {}, {}
   for name, config in configs.items():
     _check_shared(leader, config, name)
     plans[name] = (plan if config is leader else
                    plan_lib.make(config, source.num_examples))
     rooms[name] = (room if config is leader else classroom.join(
         config, mode, source, room.teachers, plans[name].seed))
-    pupils[name] = own[name].pupil(rooms[name], plans[name])
+    recipes[name] = recipe(config, rooms[name], plans[name])
   faculty = faculty_lib.Faculty(room)
   store = lessons_lib.open_store(lessons, leader, begin=not mode.votes)
 
@@ -101,15 +106,19 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
       shown, attach = alone, _attaching(store)
     else:
       if not known.all():
-        store.check_can_record()
-      spans = replay.spans(known | faculty_lib.is_foreign(lesson), plan.total, shown,
-                           alone)
+        store.claim()
+        known = parallel.everywhere(store.known)
+      spans = replay.spans(known | faculty_lib.is_foreign(lesson), plan.total,
+                           shown, alone)
   feed = feed_lib.Feed(data, source, plan, spans, attach, **crops)
-  taking = (replay.Replay(lesson, pupils, feed, faculty, store, known,
+  learners = stacks.learners(
+      lesson, feed, {name: each.sees for name, each in rooms.items()}, recipes,
+      layout)
+  taking = (replay.Replay(lesson, learners, feed, faculty, store, known,
                           options.audit_percent, plan.per_call)
             if store and not mode.votes else
-            replay.Live(lesson, pupils, feed, faculty))
-  kept = store_lib.Kept(store.folder if store else None, lessons.host)
+            replay.Live(lesson, learners, feed, faculty))
+  kept = kept_lib.Kept(store.folder if store else None, lessons.host)
   eval_batches = functools.partial(
       registry.bind(data.eval_batches, **crops), batch_size=plan.batch_size,
       seed=plan.seed)
@@ -117,6 +126,7 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
       exams.make(exam, section, config['data'], load, plans[name].exams[exam])
       for exam, section in config.get('evals', {}).items()]
           for name, config in configs.items()}
+  pupils = {name: each.make({}) for name, each in recipes.items()}
   return {name: Course(
       plans[name], mode, source, rooms[name], lesson, pupils[name],
       steps.init_state(rooms[name].params, pupils[name].tx), feed, faculty,
@@ -127,13 +137,37 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
           for name, config in configs.items()}
 
 
-def pupil(config: Mapping[str, Any], room: classroom.Classroom,
-          plan: plan_lib.Plan) -> steps.Pupil:
+# What students of one program may differ in, beside their first parameters.
+NUMBERS = {'lr': np.float32, 'wd': np.float32, 'clip': np.float32,
+           'warmup': np.int32, 't': np.float32}
+
+
+def recipe(config: Mapping[str, Any], room: classroom.Classroom,
+           plan: plan_lib.Plan) -> stacks.Recipe:
   """How the student of a config learns."""
-  tx, lr = optim.make(plan.total, warmup=plan.warmup,
-                      **durations.without(config['optim'], 'warmup'))
-  return steps.Pupil(room.learn, room.sees, tx, lr,
-                     losses.make(**config.get('loss', {})))
+  optim_ = {**durations.without(config['optim'], 'warmup'),
+            'warmup': plan.warmup}
+  loss = {**config.get('loss', {})}
+
+  def make(numbers):
+    tx, lr = optim.make(plan.total, **{
+        key: numbers.get(key, value) for key, value in optim_.items()})
+    return steps.Pupil(room.learn, room.sees, tx, lr, losses.make(**{
+        key: numbers.get(key, value) for key, value in loss.items()}))
+
+  make({})  # As arguments of a program numbers cannot be looked at.
+  # Without a clip the program has no such step.
+  numbers = {key: NUMBERS[key](value) for key, value
+             in {**optim_, **loss}.items()
+             if key in NUMBERS and (value or key != 'clip')}
+  alike = {key: value for key, value in runs.flat(runs.plain({
+      'student': config['student'], 'optim': optim_, 'loss': loss})).items()
+           if key != 'student.seed' and key.split('.', 1)[1] not in numbers}
+  return stacks.Recipe(
+      repr(sorted(alike.items())), make, numbers,
+      type(room.student).__module__.rsplit('.', 1)[-1],
+      lambda: costs.flops(room.student, room.params, room.size)
+      * plan.batch_size / parallel.device_count())
 
 
 OWN = ('student', 'loss', 'optim', 'evals', 'checkpoints', 'layout')
@@ -161,8 +195,6 @@ class _Own:
         checkpoint.Checkpoints,
         **durations.without(config.get('checkpoints', {}), 'every'))
 
-  def pupil(self, room, plan):
-    return pupil(self._config, room, plan)
 
   def layout(self, room):
     layout = self._config.get('layout', 'big_vision')

@@ -21,6 +21,7 @@ from big_distill import pretrained
 from big_distill import progress
 from big_distill import report
 from big_distill import runs
+from big_distill import stacks
 from big_distill.durations import due
 
 
@@ -49,8 +50,13 @@ class Member:
     known.record()
     self._writer.rewind(self.step if self._resumed else -1)
     report.introduce(course, seat.workdir, self.step)
-    self.state = parallel.replicate(state)
+    self.taken = parallel.replicate(state)  # A State, or what stands for it.
     self._pace = progress.Progress(self.step, plan.total, plan.batch_size)
+
+  @property
+  def state(self) -> Any:
+    """The replicated State."""
+    return stacks.cut(self.taken)
 
   def begin(self) -> None:
     """Evaluates the student that has not learned yet."""
@@ -70,14 +76,14 @@ class Member:
 
     Raises ValueError where the loss is not finite.
     """
-    self.step, self.state = step, state
+    self.step, self.taken = step, state
     plan = self.course.plan
     saving = told or due(step, plan.save_every, plan.total)
     logs = due(step, plan.log_every, plan.total)
     if logs or saving:
       row = {f'train/{name}': float(value)
-             for name, value in parallel.first(scalars).items()}
-      nonfinite.check(step, row, state, self.course, self._config,
+             for name, value in parallel.first(stacks.cut(scalars)).items()}
+      nonfinite.check(step, row, self.state, self.course, self._config,
                       self._workdir, self._checkpoints)
     if logs:
       del row[metrics.SKIPPED_IN_A_ROW]
@@ -94,7 +100,7 @@ class Member:
       self.reset(step)
     if saving:
       self.course.steps.flush()  # What a resumed run will not be asked again.
-      self._checkpoints.save(state, step)
+      self._checkpoints.save(self.state, step)
 
   def close(self) -> None:
     """Waits for what is being written."""
@@ -111,13 +117,16 @@ class Member:
     return report.result(self._writer.read(), self.course)
 
 
-def assemble(seats: Mapping[str, Seat], data: Any,
-             allow: Iterable[str] = ()) -> dict[str, Member]:
-  """{name: Member} of all seats: one class, so that they share what they can."""
+def assemble(seats: Mapping[str, Seat], data: Any, allow: Iterable[str] = (),
+             layout: str | None = None) -> dict[str, Member]:
+  """{name: Member} of all seats: one class, so that they share what they can.
+
+  `layout` is one of stacks.LAYOUTS, or None.
+  """
   known = {name: identity.Identity(seat.workdir, {**seat.config}, allow)
            for name, seat in seats.items()}
   courses = course_lib.make_class(
-      {name: seat.config for name, seat in seats.items()}, data)
+      {name: seat.config for name, seat in seats.items()}, data, layout=layout)
   findings = doctor.check(next(iter(courses.values())))
   members = {name: Member(seat, courses[name], known[name],
                           shows=name == next(iter(seats)))

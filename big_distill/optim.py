@@ -16,54 +16,53 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
+from jaxtyping import Int
 import optax
 
 from big_distill import bounds
 from big_distill import registry
 
 Number = float | Float[Array, '']
-
-
-def _steps(warmup: int, total: int) -> optax.Schedule:
-  """Drops by 10 at 30, 60 and 90 % of the run, as BiT-HyperRule's."""
-  return optax.piecewise_constant_schedule(
-      1., {total * percent // 100 - warmup: .1 for percent in (30, 60, 90)})
-
-
-def _wsd(warmup: int, total: int) -> optax.Schedule:
-  """Constant, and down by 1 - sqrt over the last fifth (arXiv 2405.18392)."""
-  cooldown = max(round(COOLDOWN * total), 1)
-  start = total - warmup - cooldown
-  return lambda t: 1 - jnp.sqrt(jnp.clip((t - start) / cooldown, 0, 1))
-
+Whole = int | Int[Array, '']
 
 COOLDOWN = .2  # Share of a run of 'wsd'.
-SCHEDULES = {  # (warmup, total) -> factor at t steps after the warmup.
-    'constant': lambda warmup, total: optax.constant_schedule(1.),
-    'cosine': lambda warmup, total: optax.cosine_decay_schedule(
-        1., max(total - warmup, 1)),
-    'quadratic': lambda warmup, total: optax.polynomial_schedule(
-        1., 0., 2, max(total - warmup, 1)),
-    'steps': _steps,
-    'wsd': _wsd,
+
+
+def _cooldown(total):
+  return max(round(COOLDOWN * total), 1)
+
+
+SCHEDULES = {  # (share of what follows the warmup, step, total) -> factor.
+    'constant': lambda x, step, total: 1.,
+    'cosine': lambda x, step, total: .5 * (1 + jnp.cos(jnp.pi * x)),
+    'quadratic': lambda x, step, total: (1 - x)**2,
+    # By 10 at 30, 60 and 90 % of the run, as BiT-HyperRule's.
+    'steps': lambda x, step, total: .1**sum(
+        step >= total * percent // 100 for percent in (30, 60, 90)),
+    # Constant, and down by 1 - sqrt over the last fifth (arXiv 2405.18392).
+    'wsd': lambda x, step, total: 1 - jnp.sqrt(jnp.clip(
+        1 - (total - step) / _cooldown(total), 0, 1)),
 }
 
 
-def make_schedule(total: int, warmup: int = 0,
+def make_schedule(total: int, warmup: Whole = 0,
                   kind: str = 'cosine') -> optax.Schedule:
   """s(t): linear from 0 over `warmup` steps, then e.g. a cosine to 0.
 
   Raises ValueError for a kind that SCHEDULES lacks, or too long a warmup.
   """
   registry.check('schedule', kind, SCHEDULES)
-  if warmup >= total > 0:
+  if not isinstance(warmup, jax.Array) and warmup >= total > 0:
     raise ValueError(f'A warmup of {warmup} steps does not fit into a run of '
                      f'{total} steps.')
-  rest = SCHEDULES[kind](warmup, total)
-  if not warmup:
-    return rest
-  return optax.join_schedules([optax.linear_schedule(0., 1., warmup), rest],
-                              [warmup])
+
+  def factor(step):
+    step = jnp.asarray(step)
+    x = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
+    return jnp.where(step < warmup, step / jnp.maximum(warmup, 1),
+                     SCHEDULES[kind](x, step, total))
+
+  return factor
 
 
 def is_kernel(params: Any) -> Any:
@@ -73,21 +72,24 @@ def is_kernel(params: Any) -> Any:
 
 
 def make(total: int, *, name: str = 'adam', lr: Number, wd: Number = 0.,
-         clip: float | None = 1., warmup: int = 0, schedule: str = 'cosine',
+         clip: Number | None = 1., warmup: Whole = 0, schedule: str = 'cosine',
          **options: Any) -> tuple[optax.GradientTransformation, Callable]:
   """-> (optax.GradientTransformation, lr(step)), for a run of `total` steps.
 
   `clip` bounds the gradient's norm; None or 0 leave it as it is. `options` go
   to scale_by of optimizers/NAME.py. Raises ValueError for a number that is
-  negative or not finite, and for a name that there is not.
+  negative or not finite, and for a name that there is not. Numbers may be
+  tracers, so that one program serves many of them.
   """
-  for key, value in dict(lr=lr, wd=wd, clip=clip or 0, warmup=warmup).items():
+  clips = isinstance(clip, jax.Array) or bool(clip)
+  for key, value in dict(lr=lr, wd=wd, clip=clip if clips else 0,
+                         warmup=warmup).items():
     bounds.check(f'optim.{key}', value, least=0)
   scale_by = registry.bind(registry.load('optimizers', name).scale_by,
                            **options)
   s = make_schedule(total, warmup, schedule)
   tx = optax.chain(
-      optax.clip_by_global_norm(clip) if clip else optax.identity(),
+      optax.clip_by_global_norm(clip) if clips else optax.identity(),
       scale_by(),
       optax.scale(lr),
       optax.add_decayed_weights(wd, mask=is_kernel),

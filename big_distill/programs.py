@@ -20,6 +20,7 @@ from big_distill import lessons
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import replay
+from big_distill import stacks
 from big_distill import steps
 from big_distill import unread
 from big_distill.ops import int8
@@ -53,12 +54,14 @@ def make(config: Mapping[str, Any], examples: int | None = None,
   config = unread.config_of(config)
   known = lessons.prepare(config, data, read=False)
   plan, room, lesson = known.plan, known.room, known.lesson
-  pupil = course.pupil(config, room, plan)
+  recipe = course.recipe(config, room, plan)
+  pupil = recipe.make({})
   asked = faculty.seen_by(lesson)
   shown = [room.sees] if known.mode.votes else sorted(
       {room.sees, *asked}, key=str)
   fed = feed.Feed(data, known.source, plan, lambda start: [], **known.crops)
-  live = replay.Live(lesson, {'': pupil}, fed, lambda: [])
+  learners = stacks.Learners(lesson, fed, room.sees, {'': recipe})
+  live = replay.Live(lesson, {'': learners}, fed, lambda: [])
 
   d = parallel.device_count()
   state = jax.eval_shape(
@@ -83,7 +86,8 @@ def make(config: Mapping[str, Any], examples: int | None = None,
   if room.models and not known.mode.votes:
     add('teach', live.teach, (stack(state.step), stack(teachers), call),
         costs.nbytes(state))
-  add('learn', live.learn(''), (stack(state), [], {**call, 'answers': answers}),
+  add('learn', learners.program, (stack(state), stack(recipe.numbers),
+                                  {**call, 'answers': answers}),
       costs.nbytes(teachers))
   if evals:
     _add_evals(config, data, known, stack, state, teachers, add)

@@ -19,6 +19,7 @@ from big_distill import faculty as faculty_lib
 from big_distill import feed as feed_lib
 from big_distill import parallel
 from big_distill import plan as plan_lib
+from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
 from big_distill import views
@@ -55,18 +56,17 @@ class Options(NamedTuple):
 class Live:
   """Takes the steps of students whose teachers answer every batch.
 
-  Teaching and learning are two programs, one for the teachers and one for each
-  of `pupils`, {name: steps.Pupil}. So learning is one and the same computation,
-  whether answers are given now or were kept, to one student or to several.
+  Teaching and learning are two programs, one for the teachers and one for the
+  `learners`, {name: stacks.Learners}. So learning is one and the same
+  computation, whether answers are given now or were kept.
   """
 
-  def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
-               feed: feed_lib.Feed, faculty: Callable[[], list[Any]]) -> None:
-    self._lesson, self._pupils, self._feed = lesson, pupils, feed
+  def __init__(self, lesson: steps.Lesson,
+               learners: Mapping[str, stacks.Learners], feed: feed_lib.Feed,
+               faculty: Callable[[], list[Any]]) -> None:
+    self._lesson, self.learners, self._feed = lesson, learners, feed
     self._faculty = faculty
     self.audited: dict[str, float] = {}  # Metrics of the last audit.
-    # Compiled when it is first called.
-    self.learn = functools.cache(self._compile_learn)
 
   @functools.cached_property
   def teach(self) -> Callable:
@@ -74,17 +74,11 @@ class Live:
     return self._feed.compile(self._lesson.teach,
                               faculty_lib.seen_by(self._lesson), donate=False)
 
-  def _compile_learn(self, name):
-    """(State, [], call with answers) -> State, scalars, of a pupil."""
-    pupil = self._pupils[name]
-    return self._feed.compile(functools.partial(self._lesson.step, pupil),
-                              [pupil.sees])
-
   def take(self, states: Mapping[str, Any], call: Any, first: int, last: int
            ) -> dict[str, tuple[Any, dict[str, Any]]]:
     """{name: State} and the call of steps first ... last - 1.
 
-    Returns {name: (State, scalars)}.
+    Returns {name: (State, scalars)}; see stacks.py for what stands for them.
     """
     del first, last
     if 'answers' in call:  # They came with the images.
@@ -96,13 +90,15 @@ class Live:
     if not any(teacher.size for teacher in self._lesson.teachers):
       return []
     state, *_ = states.values()
-    *_, kept = self.teach(state.step, self._faculty(), call)
+    *_, kept = self.teach(stacks.cut(state).step, self._faculty(), call)
     return kept
 
   def _follow(self, states, call, kept):
-    call = {**call, 'answers': kept}
-    return {name: self.learn(name)(state, [], call)
-            for name, state in states.items()}
+    call, taken = {**call, 'answers': kept}, {}
+    for group in dict.fromkeys(self.learners[name] for name in states):
+      taken |= group.step({name: state for name, state in states.items()
+                           if self.learners[name] is group}, call)
+    return taken
 
   def kept(self, step: int) -> Any:
     """This host's answers to a step, [b, ...], where they are kept; or None."""
@@ -111,6 +107,9 @@ class Live:
   def flush(self, leave: int = 0) -> None:
     """Nothing waits to be written."""
 
+  def close(self) -> None:
+    """Ends what `take` does."""
+
 
 class Replay(Live):
   """As Live, of a run whose answers are kept.
@@ -118,11 +117,11 @@ class Replay(Live):
   known: which blocks all hosts have, bool [period].
   """
 
-  def __init__(self, lesson: steps.Lesson, pupils: Mapping[str, steps.Pupil],
-               feed: feed_lib.Feed, faculty: faculty_lib.Faculty,
-               store: store_lib.Store, known: np.ndarray, audit_percent: float,
-               per_call: int) -> None:
-    super().__init__(lesson, pupils, feed, faculty)
+  def __init__(self, lesson: steps.Lesson,
+               learners: Mapping[str, stacks.Learners], feed: feed_lib.Feed,
+               faculty: faculty_lib.Faculty, store: store_lib.Store,
+               known: np.ndarray, audit_percent: float, per_call: int) -> None:
+    super().__init__(lesson, learners, feed, faculty)
     self._store, self._known, self._per_call = store, known.copy(), per_call
     self._pending: list[tuple[list[int], Any]] = []
     self._foreign = faculty_lib.is_foreign(lesson)
@@ -178,6 +177,12 @@ class Replay(Live):
       for i, block in enumerate(blocks):
         self._store.write(block, kept if self._per_call == 1 else
                           jax.tree.map(lambda x, i=i: x[:, i], kept))
+      if self._known.all() and not self._pending:
+        self._store.release()
+
+  def close(self) -> None:
+    """As Live's: another program may record."""
+    self._store.release()
 
   def _audit(self, step, block):
     live, _ = self._asker.ask(block)

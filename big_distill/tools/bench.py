@@ -156,7 +156,8 @@ def arguments(course, batch):
       course.state, course.room.teacher_params, batch)
   kept = jax.eval_shape(course.steps.teach, state.step, teachers, batch)[2]
   return ((state.step, teachers, batch),
-          (state, [], {**batch, 'answers': kept}))
+          (state, course.steps.learners[''].numbers[''],
+           {**batch, 'answers': kept}))
 
 
 def memory(course, batch):
@@ -168,7 +169,7 @@ def memory(course, batch):
   d = jax.local_device_count()
   waiting = [costs.nbytes(course.state) - 4,  # But for the step.
              costs.nbytes(jax.tree.leaves(teach[1])) // d]
-  programs = [course.steps.teach, course.steps.learn('')]
+  programs = [course.steps.teach, course.steps.learners[''].program]
   return max(costs.memory(program.lower(*taken).compile()) + beside
              for program, taken, beside in zip(
                  programs, (teach, learn), waiting))
@@ -184,7 +185,7 @@ def facts(course, memory):
 
   room = course.room
   _, learn = arguments(course, next(course.feed.batches(0)))
-  exchanged = costs.exchanged(course.steps.learn(''), *learn)
+  exchanged = costs.exchanged(course.steps.learners[''].program, *learn)
   return {'student': model(room.student, room.params, room.sees),
           'teachers': '; '.join(
               model(teacher.model, teacher.params, teacher.sees)
