@@ -40,9 +40,12 @@ def test_planned_programs_are_those_that_training_lowers(changes):
   state, teachers, batch = costs.step_arguments(
       made.state, made.room.teacher_params, next(made.feed.batches(0)))
   taught = made.steps.teach.lower(state.step, teachers, batch)
-  answers = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), taught.out_info[2])
-  learnt = made.steps.learn('').lower(state, [], {**batch, 'answers': answers})
+  learners = made.steps.learners['']
+  answers, numbers = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+      (taught.out_info[2], learners.numbers['']))
+  learnt = learners.program.lower(state, numbers,
+                                  {**batch, 'answers': answers})
   assert texts == {'teach': taught.as_text(), 'learn': learnt.as_text()}
 
 
