@@ -13,7 +13,6 @@ import tempfile
 
 from absl import flags
 from absl import logging
-from ml_collections import config_flags
 
 from big_distill import command
 from big_distill import costs
@@ -96,7 +95,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   flags.DEFINE_integer('students', 8, 'Of the class.', 2)
   flags.DEFINE_integer('classes', 12, 'Classes, where data would tell.', 1)
   flags.DEFINE_integer('steps', 4, 'Steps in a row that are timed as one.', 1)

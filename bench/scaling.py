@@ -19,7 +19,6 @@ import sys
 from absl import flags
 from absl import logging
 import jax
-from ml_collections import config_flags
 
 from big_distill import command
 from big_distill import costs
@@ -107,7 +106,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   flags.DEFINE_integer('per_device', 32, 'Images of a device.', 1)
   flags.DEFINE_integer('steps', 4, 'Steps in a row that are timed as one.', 1)
   flags.DEFINE_integer('repeats', 10, 'Times that a process takes them.', 1)

@@ -22,10 +22,10 @@ from absl import app
 from absl import flags
 from absl import logging
 import ml_collections
-from ml_collections import config_flags
 
-from big_distill import registry
 from big_distill import shipped
+
+PREFIX = '--config.'  # Of what sets a value in a config.
 
 
 def program(main: Callable[..., None],
@@ -52,6 +52,7 @@ def program(main: Callable[..., None],
   if {'--help', '-help', '-h'} & {*sys.argv[1:]}:
     print(usage({*flags.FLAGS} - others))
     sys.exit()
+  sys.argv[:] = normal(sys.argv)  # Some start others with their own words.
   app.run(obey, flags_parser=parse)
 
 
@@ -100,22 +101,20 @@ def pipeline() -> Any:
 def parse(argv: Sequence[str]) -> list[str]:
   """Flags, or one line on what is wrong with them."""
   try:
-    argv = found(argv)
-    check(argv)
-    rest = flags.FLAGS(argv)
-    if 'config' in flags.FLAGS:  # Only now is a bad override noticed.
-      dict(flags.FLAGS.config or {})
+    argv = found(normal(argv))
+    rest = flags.FLAGS([word for word in argv if not word.startswith(PREFIX)])
+    if 'config' in flags.FLAGS and flags.FLAGS.config:
+      flags.FLAGS['config'].value = resolve(argv)
     return rest
   except flags.Error as error:
     missing = re.search(r'Flag (--\w+) must have a value', str(error))
     what = f'{missing[1]} is missing' if missing else _line(error)
     sys.exit(f'Error: {what.rstrip(" ?.")}. See --help.')
   except (ValueError, OSError) as error:
-    sys.exit(f'Error: {_line(error).removeprefix("ValueError: ")}')
+    sys.exit(f'Error: {_line(error)}')
 
 
 def _line(error):
-  # ml_collections wraps what a config raises into its whole traceback.
   return str(error).strip().splitlines()[-1]
 
 
@@ -137,6 +136,24 @@ def narrate() -> None:
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(tells)
   sys.unraisablehook = fails
+
+
+def normal(words: Sequence[str]) -> list[str]:
+  """Words in which --config and --config.KEY are joined with their values.
+
+  --config FILE is --config=FILE; --config.KEY alone says that it is True.
+  """
+  joined: list[str] = []
+  rest = [*words]
+  while rest:
+    word = rest.pop(0)
+    if word == '--config' or word.startswith(PREFIX) and '=' not in word:
+      if rest and not rest[0].startswith('--'):
+        word = f'{word}={rest.pop(0)}'
+      elif word != '--config':
+        word = f'{word}=True'
+    joined.append(word)
+  return joined
 
 
 def found(words: Sequence[str]) -> list[str]:
@@ -191,37 +208,23 @@ def _reading(path):
                      f'{said[0]}. Mend that line.') from error
 
 
-def check(words: Sequence[str]) -> None:
-  """Raises ValueError if there is no such config file, or no such key in it."""
-  values = [word.removeprefix('--config=') for word in words
-            if word.startswith('--config=')]
-  if not values:
-    return
-  config = call(values[-1])
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise ValueError(f'get_config() in {values[-1]} returned '
-                     f'{type(config).__name__}: it should return an '
-                     'ml_collections.ConfigDict.')
-  for word in words:
-    if word.startswith('--config.'):
-      at = config
-      path = word.removeprefix('--config.').partition('=')[0]
-      for key in path.split('.'):
-        if not isinstance(at, ml_collections.ConfigDict):
-          raise ValueError(f'config.{path}: there is nothing inside {at!r}.')
-        registry.check('config key', key, at.keys())
-        at = at[key]
-
-
 def resolve(words: Sequence[str]) -> ml_collections.ConfigDict:
   """The config that a command of these words will run with, or ValueError."""
-  words = found(words)
-  check(words)
-  known = flags.FlagValues()
-  words = ['', *words]
-  config_flags.DEFINE_config_file('config', flag_values=known, sys_argv=words)
-  try:
-    known(words, known_only=True)
-  except (flags.Error, TypeError) as error:
-    raise ValueError(str(error).strip().splitlines()[-1]) from error
-  return known.config
+  # Programs without a config start without all that a config is for.
+  from big_distill import overrides
+
+  words = found(normal(words))
+  config = call(file_of(words))
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise ValueError(f'get_config() in {file_of(words)} returned '
+                     f'{type(config).__name__}: it should return an '
+                     'ml_collections.ConfigDict.')
+  with config.unlocked():
+    overrides.apply(config, [word for word in words if word.startswith(PREFIX)])
+  return config.lock()
+
+
+def file_of(words: Sequence[str]) -> str:
+  """FILE.py:ARG of the last --config among words."""
+  return next(word.removeprefix('--config=') for word in reversed(words)
+              if word.startswith('--config='))

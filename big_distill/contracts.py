@@ -6,7 +6,7 @@ those that a measurement of speed needs. Family is what a file in models/ has,
 and OfExamples or OfSplits what one in evaluators/ has.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
 import json
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -70,8 +70,14 @@ class Data(Protocol):
   """
 
   def load(self, name: str | None = None, split: str = 'train',
-           **options: Any) -> Source:
-    """Opens a split of a dataset."""
+           data_dir: str | None = None, cache: str = 'encoded',
+           corrupt: str = 'stop', image: str | None = None,
+           label: str | None = 'label',
+           classes: str | Sequence[str] | None = None,
+           as_shown: bool | None = None,
+           parts: Mapping[str, Mapping[str, Any]] | None = None,
+           resident: bool = False) -> Source:
+    """Opens a split of a dataset; input/sources.py says what options mean."""
     ...
 
   def hold(self, source: Source) -> tuple[render.Images, np.ndarray]:
@@ -81,7 +87,7 @@ class Data(Protocol):
   def train_batches(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
       seed: int, start: int, stop: int, *, period: int = ...,
-      fraction: float = ..., reduced: bool = ...,
+      fraction: float = views_lib.FRACTION, reduced: bool = False,
       host: tuple[int, int] = ...) -> Iterator[Batch]:
     """Batches of steps start ... stop - 1, each modulo period unless that is 0.
     """
@@ -91,7 +97,7 @@ class Data(Protocol):
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
       seed: int, start: int, stop: int, *,
       held: tuple[render.Images, np.ndarray], period: int = ...,
-      fraction: float = ..., reduced: bool = ...,
+      fraction: float = views_lib.FRACTION, reduced: bool = False,
       host: tuple[int, int] = ...) -> Iterator[Batch]:
     """As train_batches, with 'boxes' {region: int32 [b, 5]} for 'views'."""
     ...
@@ -104,7 +110,7 @@ class Data(Protocol):
 
   def eval_batches(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
-      seed: int, *, fraction: float = ..., reduced: bool = ...,
+      seed: int, *, fraction: float = views_lib.FRACTION, reduced: bool = False,
       host: tuple[int, int] = ...) -> Iterator[Batch]:
     """A whole split in order, with 'mask' float32 [b], 0 for padding."""
     ...
@@ -112,8 +118,8 @@ class Data(Protocol):
   def vote_batches(
       self, source: Source, views: Sequence[views_lib.View], batch_size: int,
       seed: int,
-      first: int, last: int, votes: int, *, fraction: float = ...,
-      reduced: bool = ..., host: tuple[int, int] = ...) -> Iterator[Batch]:
+      first: int, last: int, votes: int, *, fraction: float = views_lib.FRACTION,
+      reduced: bool = False, host: tuple[int, int] = ...) -> Iterator[Batch]:
     """As many draws of views as `votes`, of examples first ... last - 1."""
     ...
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from absl import flags
 import jax
-from ml_collections import config_flags
 
 from big_distill import command
 from big_distill import course
@@ -129,7 +128,7 @@ def overridden(config: Mapping[str, Any], name: str,
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file(
+  flags.DEFINE_string(
       'config', None,
       'A file of configs/, with arguments: FILE.py:name=value,...')
   flags.DEFINE_string(

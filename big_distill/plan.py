@@ -4,7 +4,7 @@ A Plan follows from a config, the number of examples and the number of devices
 alone. It reads no data and makes no arrays, so that it costs nothing to ask.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import inspect
 from typing import Any, NamedTuple
 
@@ -17,15 +17,26 @@ from big_distill import steps
 from big_distill import views
 from big_distill.durations import Durations
 
-KEYS = (  # Everything a config can say; the rest is a misspelling.
-    'seed', 'data', 'crops', 'mode', 'mixup', 'batch_size', 'total_steps',
-    'total_examples', 'total_epochs', 'log_steps', 'log_examples', 'log_epochs',
-    'log_percent', 'student', 'teachers', 'combine', 'loss', 'optim', 'evals',
-    'checkpoints', 'layout', 'steps_per_call', 'accumulate', 'answers', 'students',
-    'on_nonfinite', 'notes')
-NEEDED = ('data', 'mode', 'batch_size', 'student', 'teachers', 'optim')
-SECTIONS = ('data', 'crops', 'mixup', 'student', 'teachers', 'loss', 'optim',
-            'evals', 'checkpoints', 'answers')
+SECTION = Mapping[str, Any]
+REQUIRED = inspect.Parameter.empty
+# Everything a config can say; the rest is a misspelling: types and defaults.
+KEYS: dict[str, tuple[Any, Any]] = {
+    'seed': (int, 0), 'data': (SECTION, REQUIRED), 'crops': (SECTION, {}),
+    'mode': (str | SECTION, REQUIRED), 'mixup': (SECTION, {}),
+    'batch_size': (int, REQUIRED),
+    'total_steps': (int, None), 'total_examples': (int, None),
+    'total_epochs': (float, None), 'log_steps': (int, None),
+    'log_examples': (int, None), 'log_epochs': (float, None),
+    'log_percent': (float, None),
+    'student': (SECTION, REQUIRED), 'teachers': (SECTION, REQUIRED),
+    'combine': (str, 'logits'), 'loss': (SECTION, {}),
+    'optim': (SECTION, REQUIRED), 'evals': (SECTION, {}),
+    'checkpoints': (SECTION, {}), 'layout': (str, 'big_vision'),
+    'steps_per_call': (int, 1), 'accumulate': (int, 1), 'answers': (SECTION, {}),
+    'students': (SECTION, {}), 'on_nonfinite': (str, 'stop'),
+    'notes': (Sequence[str], ())}
+NEEDED = [key for key, (_, default) in KEYS.items() if default is REQUIRED]
+SECTIONS = [key for key, (kind, _) in KEYS.items() if kind is SECTION]
 NAMED = ('teachers', 'evals')  # Sections of sections, one for each name.
 
 # Most steps in a row that are left out because they are not finite.

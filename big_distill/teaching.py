@@ -8,7 +8,7 @@ A foreign teacher is a function of the user's, in whatever framework, that runs
 on the host. It teaches through answers that are kept (answers.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import os
 import runpy
@@ -81,7 +81,7 @@ def _log_probs_of_labels(params, labels):
 
 def load(name: str, *, init: str | None = None, labels: bool = False,
          size: int | None = None, dtype: str = 'float32',
-         weights: str = 'float32', random: Any = None,
+         weights: str = 'float32', random: Mapping[str, Any] | None = None,
          python: str | None = None, mean: Sequence[float] = (.5, .5, .5),
          std: Sequence[float] = (.5, .5, .5), num_classes: int | None = None,
          read: bool = True) -> Teacher:

@@ -16,7 +16,7 @@ def get_config(arg=None):
   arg = common.parse(arg, depth='50', width=1., size=64, batch=32,
                      teacher_depth='', teacher_width=0., teacher_size=0,
                      dtype='float32', optim='adam', remat=False)
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.total_steps = 10**6
   c.batch_size = arg.batch
   c.accumulate = 1

@@ -109,7 +109,7 @@ def recipe(arg, dataset, epochs, teachers, t, lr, wd):
   at 300 have less.
   """
   splits = DATASETS[dataset]
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   if arg.images:  # As many of others as so many epochs of its own would be.
     c.total_examples = epochs * splits['n']

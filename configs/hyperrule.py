@@ -42,7 +42,7 @@ def get_config(arg=None):
       row for below, row in RULE.items() if data['n'] < below)
   size = arg.size or (224 if arg.dataset == 'imagenet' else 128)
   crop, fraction = common.choose('size', size, CROPS)
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   c.total_steps = steps
   c.batch_size = 512

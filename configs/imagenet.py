@@ -87,7 +87,7 @@ def get_config(arg=None):
                      teacher='T224', combine='logits', evals='val',
                      **common.ARGUMENTS)
   splits = common.DATASETS['imagenet']
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   c.total_epochs = arg.epochs
   c.batch_size = 4096

@@ -22,7 +22,7 @@ RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 def get_config(arg=None):
   arg = common.parse(arg, optim='adam', steps=600, seed=0, lr=0.01,
                      teacher='teacher/student.npz', data_dir='', tiny=False)
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   c.total_steps = arg.steps
   c.batch_size = 128

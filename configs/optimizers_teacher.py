@@ -14,7 +14,7 @@ from configs import common
 
 def get_config(arg=None):
   arg = common.parse(arg, epochs=10, mode='same/rc', data_dir='', tiny=False)
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = 0
   c.total_epochs = arg.epochs
   c.batch_size = 128

@@ -32,7 +32,7 @@ def get_config(arg=None):
   arg = common.parse(arg, twin='caltech101', teacher='teacher.npz',
                      width=STUDENT['width'], lr=.01, epochs=300, **common.ARGUMENTS)
   twin = common.choose('twin', arg.twin, TWINS)
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   if arg.images:  # As many of others as so many epochs of its own would be.
     c.total_examples = arg.epochs * twin['n']

@@ -19,7 +19,7 @@ from configs import common
 def get_config(arg=None):
   arg = common.parse(arg, init='teacher.npz', epochs=20, lr=3e-4, seed=0,
                      data_dir='', tiny=False)
-  c = ml_collections.ConfigDict()
+  c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   c.total_epochs = arg.epochs
   c.batch_size = 32

@@ -98,7 +98,7 @@ WRONG = {  # Words for main -> what its line says.
     ('--config=quickstart', '--workdir=w', '--config.optm.lr=1'):
         'did you mean optim',
     ('--config=quickstart', '--workdir=w', '--config.optim.lr=fast'):
-        "--config.optim.lr=fast: could not convert string to float: 'fast'",
+        '--config.optim.lr=fast: it should be a number',
     ('--config=quickstart', '--workdir=w', '--process=first'):
         '--process=first',
     ('--config=quickstart', '--workdir=w', 'more'): "'more'",

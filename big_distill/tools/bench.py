@@ -27,7 +27,6 @@ from absl import flags
 from absl import logging
 import jax
 import jax.numpy as jnp
-from ml_collections import config_flags
 import numpy as np
 
 from big_distill import command
@@ -225,7 +224,7 @@ def table(rows, known):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file(
+  flags.DEFINE_string(
       'config', None, 'A file of configs/, such as configs/bench.py:depth=50.')
   flags.DEFINE_integer(
       'classes', 1000, 'Classes, where a config leaves them to its data.', 1)

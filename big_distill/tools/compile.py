@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 from absl import flags
 from absl import logging
 import jax
-from ml_collections import config_flags
 
 from big_distill import command
 from big_distill import hlo
@@ -246,7 +245,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   flags.DEFINE_string('slice', None, 'FAMILY-SIZE, such as v4-32 or v5e-64.')
   flags.DEFINE_enum('dtype', None, ['float32', 'bfloat16'],
                     'What all models compute in, if not what the config says.')

@@ -15,7 +15,6 @@ import sys
 from absl import flags
 from absl import logging
 import jax
-from ml_collections import config_flags
 
 from big_distill import command
 from big_distill import course as course_lib
@@ -68,7 +67,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   flags.DEFINE_bool('plan', False, 'Print the cost alone, from shapes.')
   flags.DEFINE_float('price_per_hour', None, 'Of all devices, for the cost.', 0.)
   flags.mark_flags_as_required(['config'])

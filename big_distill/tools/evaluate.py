@@ -15,7 +15,6 @@ from typing import Any
 from absl import flags
 from etils import epath
 import jax
-from ml_collections import config_flags
 
 from big_distill import classroom
 from big_distill import command
@@ -65,7 +64,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   flags.DEFINE_string('student', None, 'A checkpoint.')
   flags.DEFINE_string('out', None, 'A JSON file to write.')
   flags.mark_flags_as_required(['config', 'student'])

@@ -13,7 +13,6 @@ import functools
 from absl import flags
 from absl import logging
 import jax
-from ml_collections import config_flags
 
 from big_distill import command
 from big_distill import course as course_lib
@@ -85,7 +84,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   flags.DEFINE_integer('per_call', 8, 'Steps per call.', 1)
   flags.DEFINE_integer('steps', 16, 'Steps per round, rounded up to calls.', 1)
   flags.DEFINE_integer('repeats', 5, 'Rounds.', 1)

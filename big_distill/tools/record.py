@@ -24,7 +24,6 @@ from typing import Any
 from absl import flags
 from absl import logging
 import jax
-from ml_collections import config_flags
 import numpy as np
 
 from big_distill import command
@@ -146,7 +145,7 @@ def main(flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file('config', None, 'A file of configs/.')
+  flags.DEFINE_string('config', None, 'A file of configs/.')
   main_lib.define_host_flags()
   flags.mark_flags_as_required(['config'])
 

@@ -30,7 +30,6 @@ import sys
 from typing import Any, NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
 
 from big_distill import command as command_lib
 from big_distill import main as main_lib
@@ -179,7 +178,7 @@ def _execute(command):
 
 def main(flag):
   given = [word for word in sys.argv if word.startswith('--config.')]
-  every = points(config_flags.get_config_filename(flag['config']),
+  every = points(command_lib.file_of(sys.argv),
                  flag.workdir, given)
   table = f'{runs.folder(flag.workdir)}/sweep.csv'
   if sum([flag.run, flag.rank, bool(flag.index)]) > 1:
@@ -231,7 +230,7 @@ def _run_here(chosen, flag):
 
 
 def _define_flags():
-  config_flags.DEFINE_config_file(
+  flags.DEFINE_string(
       'config', None, 'A file of configs/ with a get_sweep: FILE.py:name=value')
   flags.DEFINE_string('workdir', None, 'Folder of the folders of all points.')
   flags.DEFINE_list('index', [], 'Run this point, counted from 0, or these.')
