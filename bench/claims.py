@@ -136,7 +136,7 @@ class Study:
 
 
 @functools.lru_cache(1)
-def _draws(n):
+def draws(n: int) -> np.ndarray:
   """How often each of n images is drawn, in each draw [DRAWS, n]."""
   return np.random.default_rng(0).multinomial(n, [1 / n] * n, DRAWS)
 
@@ -153,7 +153,7 @@ def judge(claim: Claim, study: Study) -> dict[str, Any] | None:
     interval = difference.min(), difference.max()
   else:
     n = len(difference)
-    interval = np.quantile(_draws(n) @ difference / n, [.025, .975])
+    interval = np.quantile(draws(n) @ difference / n, [.025, .975])
   verdict = ('shown' if interval[0] > 0 else
              'against' if interval[1] < 0 else 'null')
   return dict(high=sides[0].mean(), low=sides[1].mean(),

@@ -1,0 +1,151 @@
+"""What the second half of the study shows: its inequalities, judged.
+
+  python -m bench.verdicts --study=DIR [--markdown]
+
+DIR is that of bench/further.py. An inequality is a sum of sides, each the mean
+over its arms and seeds times a factor, that must be above zero on the same test
+images; verdicts are those of bench/claims.py. `allowed` is what a side may lose.
+Where an arm has three rates, the best by accuracy on val is taken.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from absl import flags
+from absl import logging
+import numpy as np
+
+from bench import agenda
+from bench import claims
+from big_distill import command
+
+
+class Sum(NamedTuple):
+  """Sides times factors, and what is allowed, that must be above zero."""
+  number: int
+  words: str
+  metric: str
+  sides: tuple[tuple[float, claims.Side], ...]
+  allowed: float = 0.
+
+
+def _above(number, words, metric, high, low, allowed=0.):
+  return Sum(number, words, metric, ((1., high), (-1., low)), allowed)
+
+
+def best(study: claims.Study, school: str, epochs: int) -> claims.Side:
+  """The arm of a school with the best mean accuracy on val."""
+  found: dict[str, list[float]] = {}
+  for row in study.rows:
+    if (row['stage'] == f'{school}_run_{epochs}'
+        and row['at'] == row['epochs'] == epochs):
+      found.setdefault(row['arm'], []).append(row['val_top1'])
+  arm = max(found, key=lambda arm: np.mean(found[arm]), default='')
+  return claims.Side((arm,), epochs, school)
+
+
+def sums(study: claims.Study) -> Iterator[Sum]:
+  """The inequalities, in the order of docs/reproduction.md."""
+  def side(school, arm, epochs):
+    return claims.Side((arm,), epochs, school)
+
+  fresh = side('stream', 'fresh', 1000)
+  for k in agenda.PERIODS:
+    again = side('stream', f'{k} epochs', 1000)
+    if k < 30:
+      yield _above(12, f'fresh views above {k} epochs of them', 'top1', fresh,
+                   again)
+    else:
+      yield _above(12, f'{k} epochs of views lose less than a point', 'top1',
+                   again, fresh, .01)
+    yield _above(12, f'KL from {k} epochs of views above that from fresh ones',
+                 'kl', again, fresh)
+  lengths = (30, 100, 300, 1000, 3000)
+  funmatch, same, labels = ({epochs: side('patient', arm, epochs)
+                             for epochs in lengths} for arm in (
+                                 'funmatch', 'same/ic', 'labels, mixed up'))
+  for short, long in zip(lengths, lengths[1:]):
+    yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
+                 funmatch[long], funmatch[short])
+  for epochs in (1000, 3000):
+    yield _above(3, f'funmatch above labels mixed up, {epochs} epochs', 'top1',
+                 funmatch[epochs], labels[epochs])
+  yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
+               funmatch[30])
+  for epochs in lengths[1:]:
+    yield _above(4, f'funmatch above same/ic, {epochs} epochs', 'top1',
+                 funmatch[epochs], same[epochs])
+  yield _above(5, 'labels mixed up: 1000 epochs above 3000', 'top1',
+               labels[1000], labels[3000])
+  for epochs in (300, 1000):
+    lead = ((1., side('begun', 'begun', 30)), (-1., side('begun', 'random', 30)))
+    if epochs == 300:
+      yield Sum(6, 'begun from labels above random, 30 epochs', 'top1', lead)
+    yield Sum(6, f'a third of that lead above the lead at {epochs}', 'top1', (
+        *((factor / 3, one) for factor, one in lead),
+        (-1., side('begun', 'begun', epochs)),
+        (1., side('begun', 'random', epochs))))
+  for name in ('shampoo', 'soap', 'muon'):
+    yield _above(7, f"KL of Adam above {name.capitalize()}'s", 'kl',
+                 best(study, 'adam', 300), best(study, name, 300))
+  yield _above(8, 'teacher shown 160 px above 128', 'top1',
+               side('large', '160 px', 300), side('large', '128 px', 300))
+  yield _above(8, '32 px lose less than 3 points to 48', 'top1',
+               side('small', 'funmatch', 300), funmatch[300], .03)
+  for one in ('lite0', 'lite1'):
+    yield _above(9, f'two teachers above {one.capitalize()}', 'top1',
+                 side('teachers', agenda.BOTH, 300), side('teachers', one, 300))
+  yield _above(9, 'GroupNorm above BatchNorm', 'top1',
+               best(study, 'mobile_gn', 300), best(study, 'mobile_bn', 300))
+  own = side('kinds', 'caltech', 300)
+  for kind in ('dtd', 'cifar'):
+    other = side('kinds', kind, 300)
+    yield Sum(10, f'{kind} above a quarter of its own', 'top1',
+              ((1., other), (-.25, own)))
+    yield _above(10, f'its own above {kind}', 'top1', own, other)
+
+
+def judge(one: Sum, study: claims.Study) -> dict[str, Any] | None:
+  """{sides, difference, its interval, verdict}, None if not yet run."""
+  images = [study.images(side, one.metric) for _, side in one.sides]
+  if any(each is None for each in images):
+    return None
+  difference = one.allowed + sum(
+      factor * each for (factor, _), each in zip(one.sides, images))
+  n = len(difference)
+  interval = np.quantile(claims.draws(n) @ difference / n, [.025, .975])
+  return dict(sides=[each.mean() for each in images],
+              difference=difference.mean(), interval=interval,
+              verdict='shown' if interval[0] > 0 else
+              'against' if interval[1] < 0 else 'null')
+
+
+def table(study: claims.Study) -> Iterator[list[str]]:
+  """Cells of a line per inequality."""
+  for one in sums(study):
+    judged = judge(one, study)
+    number = ((lambda x: f'{100 * x:.1f}') if one.metric == 'top1'
+              else '{:.3f}'.format)
+    names = ', '.join(side.arms[0] for _, side in one.sides)
+    yield [str(one.number), one.words, one.metric] + (
+        ['', '', 'not run'] if judged is None else [
+            f'{", ".join(map(number, judged["sides"]))} ({names})',
+            f'{number(judged["difference"])} '
+            f'({" to ".join(map(number, judged["interval"]))})',
+            judged['verdict']])
+
+
+def main(flag: flags.FlagValues) -> None:
+  logging.set_verbosity(logging.WARNING)
+  for cells in table(claims.Study(flag.study)):
+    print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string('study', None, "The folder of bench/further.py's --out.",
+                      required=True)
+  flags.DEFINE_bool('markdown', False, 'Rows of a table.')
+
+
+if __name__ == '__main__':
+  command.program(main, _define_flags)

@@ -1,0 +1,99 @@
+"""Verdicts of the second half, on answers whose shares are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench import agenda
+from bench import claims
+from bench import errors
+from bench import verdicts
+
+N = 400
+
+
+def write(folder, stage, right, seeds=2):
+  """Answers of a stage: the share of test images that each arm calls rightly."""
+  label = np.zeros(N, np.uint8)
+  guess = np.stack([np.stack([np.arange(N) >= round(share * N)] * seeds)
+                    for share in right.values()]).astype(np.uint8)
+  np.savez(folder / f'{stage}.npz', arms=list(right), guess=guess, label=label,
+           teacher=label, kl=1. - guess)
+  epochs = int(stage.split('_')[-1])
+  with (folder / 'rows.jsonl').open('a') as file:
+    file.writelines(json.dumps(dict(
+        stage=stage, arm=arm, epochs=epochs, at=epochs, seed=seed, val_top1=share,
+        loss=0., tuning=False)) + '\n' for arm, share in right.items()
+                    for seed in range(seeds))
+
+
+@pytest.fixture
+def judged(tmp_path):
+  """-> {(number, words): what is judged} of answers that were written."""
+  def judge(**stages):
+    for stage, right in stages.items():
+      write(tmp_path, stage, right)
+    study = claims.Study(tmp_path)
+    return {(one.number, one.words): verdicts.judge(one, study)
+            for one in verdicts.sums(study)}
+  return judge
+
+
+def test_a_stream_may_lose_a_point_and_no_more(judged):
+  shares = {f'{k} epochs': .5 for k in agenda.PERIODS} | {
+      'fresh': .6, '30 epochs': .6, '1 epochs': .7}
+  found = judged(stream_run_1000=shares)
+  assert found[12, 'fresh views above 3 epochs of them']['verdict'] == 'shown'
+  assert found[12, 'fresh views above 1 epochs of them']['verdict'] == 'against'
+  kept = found[12, '30 epochs of views lose less than a point']
+  assert kept['verdict'] == 'shown'
+  assert kept['difference'] == pytest.approx(.01)
+  lost = found[12, '100 epochs of views lose less than a point']
+  assert lost['verdict'] == 'against'
+  assert lost['difference'] == pytest.approx(-.09)
+  assert found[3, 'funmatch, 300 epochs above 100'] is None
+
+
+def test_leads_are_compared_and_shares_scaled(judged):
+  found = judged(
+      begun_run_30=dict(begun=.6, random=.3), begun_run_300=dict(
+          begun=.65, random=.6), kinds_run_300=dict(
+              caltech=.8, dtd=.25, cifar=.1))
+  third = found[6, 'a third of that lead above the lead at 300']
+  assert third['difference'] == pytest.approx(.1 - .05)
+  assert third['verdict'] == 'shown'
+  dtd = found[10, 'dtd above a quarter of its own']
+  assert dtd['difference'] == pytest.approx(.05)
+  assert found[10, 'cifar above a quarter of its own']['verdict'] == 'against'
+
+
+def test_optimizers_are_compared_at_their_best_rates(judged):
+  found = judged(adam_run_300={'adam 0.001': .2, 'adam 0.01': .5},
+                 soap_run_300={'soap 0.001': .6, 'soap 0.01': .1})
+  soap = found[7, "KL of Adam above Soap's"]
+  assert soap['sides'] == pytest.approx([.5, .6])  # KL is the share right here.
+  assert soap['verdict'] == 'against'
+  assert found[7, "KL of Adam above Muon's"] is None
+
+
+def test_calibration_is_the_gap_between_confidence_and_accuracy():
+  sure = np.repeat([.9, .5], 100)
+  right = np.concatenate([np.arange(100) < 70, np.arange(100) < 50])
+  assert errors.ece(sure, right) == pytest.approx(.5 * .2)
+  assert errors.ece(np.ones(10), np.ones(10)) == 0
+
+
+def test_errors_alike_are_of_what_the_teacher_calls_wrongly():
+  label, teacher = np.zeros(4, int), np.asarray([0, 1, 1, 2])
+  guess = np.asarray([[0, 1, 2, 2], [1, 1, 0, 0]])
+  share, (low, high) = errors.alike(guess, teacher, label)
+  assert share == pytest.approx(.5) and low <= share <= high
+
+
+def test_classes_count_alike_however_many_images_they_have():
+  few, many = errors.thirds(np.asarray([0, 1, 1, 2, 2, 2]), 3)
+  assert (few.tolist(), many.tolist()) == ([0], [2])
+  agree = np.asarray([[1, 0, 0, 1]])
+  assert errors.by_class(agree, np.asarray([0, 1, 1, 1]),
+                         np.asarray([0, 1])) == pytest.approx((1 + 1 / 3) / 2)
