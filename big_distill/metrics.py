@@ -7,6 +7,7 @@ a config names the evaluation, its evaluator what it measures, see ACC1 and so o
 LOSS = 'train/loss'
 LR = 'train/lr'
 L2_PARAMS = 'train/l2_params'
+SKIPPED = 'train/skipped'  # Steps in all that were not finite.
 SKIPPED_IN_A_ROW = 'train/skipped_in_a_row'  # Steps; see steps.State.
 EPOCH = 'train/epoch'
 SEEN, SEEN_FROM = 'train/seen_crc32', 'train/seen_from'  # See ledger.py.

@@ -55,10 +55,10 @@ def test_classes_and_calibration_are_those_of_the_evaluators(answers):
     ece, bins = measures.reliability(answers, who)
     assert ece == calibration.Evaluator(who).measure(
         logits, answers.label, ())['ece']
-    n = sum(each.count for each in bins)
+    n = sum(each.size for each in bins)
     assert n == (answers.label >= 0).sum()
     assert ece == pytest.approx(sum(
-        each.count * abs(each.accuracy - each.confidence) for each in bins) / n)
+        each.size * abs(each.accuracy - each.confidence) for each in bins) / n)
 
 
 def test_outcomes_and_confusions_count_each_labelled_photograph_once(answers):

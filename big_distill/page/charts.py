@@ -134,7 +134,8 @@ def lines(title: str, series: Sequence[Series], form: Callable[[float], str],
   log = factors and min(values) > 0 and max(values) > 100 * min(values)
   most = max(max(x for x, _ in each.points) for each, *_ in drawn) or 1
   x = Scale(0, most, LEFT, WIDTH - RIGHT)
-  y = Scale(*_range(values, share, log), HEIGHT - BOTTOM, TOP, log)
+  low, high = _range(values, share, log)
+  y = Scale(low, high, HEIGHT - BOTTOM, TOP, log)
   parts, told, entries = [
       frame(x, y, html.amount, _percents if share else form, name_x)], [], []
   for each, points, _ in drawn:
@@ -174,15 +175,15 @@ def reliability(bins: dict[str, tuple[str, Sequence[Any]]], said: str) -> Html:
   parts = [frame(x, y, form, form, 'confidence'),
            tag('line', x1=x(0), y1=y(0), x2=x(1), y2=y(1), class_='axis dashed')]
   for who, (look, held) in bins.items():
-    most = max(each.count for each in held)
+    most = max(each.size for each in held)
     path = 'M' + 'L'.join(f'{x(each.confidence)} {y(each.accuracy)}'
                           for each in held)
     parts.append(tag('path', d=path, class_=f'line {look} thin'))
     parts += [tag('circle', tag(
-        'title', f'{who}: {each.count} answers of {form(each.confidence)} '
+        'title', f'{who}: {each.size} answers of {form(each.confidence)} '
         f'confidence, {form(each.accuracy)} right'),
         cx=x(each.confidence), cy=y(each.accuracy),
-        r=round(2 + 7 * math.sqrt(each.count / most), 1),
+        r=round(2 + 7 * math.sqrt(each.size / most), 1),
         class_=f'bubble {look}') for each in held]
   return svg(html.join(*parts), said, size, size, class_='square')
 
@@ -194,7 +195,8 @@ def scatter(title: str, points: Sequence[tuple[str, float, float]],
   log = min(xs) > 0
   low, high = (min(xs) / 1.5, max(xs) * 1.5) if log else (0, max(xs) or 1)
   x = Scale(low, high, LEFT, WIDTH - RIGHT, log)
-  y = Scale(*_range(ys, True, False), HEIGHT - BOTTOM, TOP)
+  least, greatest = _range(ys, True, False)
+  y = Scale(least, greatest, HEIGHT - BOTTOM, TOP)
   parts = [frame(x, y, html.amount, form, name_x)]
   for name, a, b in points:
     left = x(a) > .7 * WIDTH

@@ -27,7 +27,7 @@ class Confusion(NamedTuple):
 
 class Bin(NamedTuple):
   """Answers of like confidence: how many, how sure, how often right."""
-  count: int
+  size: int
   confidence: float
   accuracy: float
 
@@ -169,7 +169,8 @@ def confusions(answers: Answers) -> list[Confusion]:
   found = {}
   for i in np.flatnonzero(wrong):
     found.setdefault((int(truth[i]), int(said[i])), []).append(int(i))
-  return sorted((Confusion(*pair, places) for pair, places in found.items()),
+  return sorted((Confusion(truth, said, places)
+                 for (truth, said), places in found.items()),
                 key=lambda each: (-len(each.places), each.truth, each.said))
 
 

@@ -82,12 +82,17 @@ def sheet(lessons: Lessons, data: Any) -> Sheet:
   seen = lesson.see(np.int32(step), batch)
   whole = photographs(lessons.source, [*map(int, batch['index'])], data)
   rows = [Row('photograph', '', [whole[int(i)] for i in batch['index']])]
-  rows += [Row(who, str(view), [*np.uint8(np.clip(np.rint(
-      (np.asarray(seen[str(view)]) + 1) * 127.5), 0, 255))])
+  rows += [Row(who, str(view), list(_pixels(seen[str(view)])))
            for who, view in shown.items()]
   return Sheet(step, share, [
       row._replace(images=row.images[:COLUMNS]) for row in rows],
                _captions(lessons, seen)[:COLUMNS])
+
+
+def _pixels(images):
+  """Images in [-1, 1] -> uint8."""
+  return np.clip(np.rint((np.asarray(images) + 1) * 127.5), 0, 255).astype(
+      np.uint8)
 
 
 def _step(lesson, plan):

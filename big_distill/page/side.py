@@ -11,9 +11,14 @@ from big_distill import costs
 from big_distill import doctor
 from big_distill import metrics
 from big_distill import runs
+from big_distill import views
 from big_distill.page import evidence as evidence_lib
 from big_distill.page import html
+from big_distill.page import measures
 from big_distill.page import pictures
+
+# Pairs of classes, photographs of each, photographs of the greatest KL.
+CONFUSIONS, EXAMPLES, DISAGREED = 12, 3, 12
 
 
 class Side(NamedTuple):
@@ -101,37 +106,37 @@ def make(path: str, name: str, look: str, data: Any, without: str) -> Side:
       sheet = pictures.sheet(evidence.lessons, data)
       thumbs = pictures.photographs(
           evidence.source, chosen(evidence.answers), data, evidence.exam.view,
-          evidence.lessons.crops.get('fraction', .875))
+          evidence.lessons.crops.get('fraction', views.FRACTION))
     except (ValueError, OSError, ImportError) as error:
       missing = (str(error).strip().splitlines() or [repr(error)])[-1]
-  return Side(name, look, run, evidence, sheet, missing, total,
-              None if run.result else _failed(run.path),
+  return Side(name, look, run, evidence, sheet, missing, total, _failed(run),
               doctor.read(run.path), thumbs)
 
 
-CONFUSIONS, EXAMPLES, DISAGREED = 12, 3, 12
-
-
-def chosen(answers) -> list[int]:
+def chosen(answers: measures.Answers) -> list[int]:
   """Places of the photographs that a page shows."""
-  from big_distill.page import measures
   places = [i for each in measures.confusions(answers)[:CONFUSIONS]
             for i in each.places[:EXAMPLES]]
   return places + (measures.disagreements(answers, DISAGREED)
                    if answers.taught else [])
 
 
-def _failed(path):
-  """The step that was kept because its loss was not finite, or None."""
-  folder = epath.Path(path, 'nan', 'state')
-  kept = [int(each.name) for each in (
+def _failed(run):
+  """The step that was kept because its loss was not finite, or None.
+
+  A run that went on from a checkpoint may have left it behind.
+  """
+  folder = epath.Path(run.path, 'nan', 'state')
+  failed = [int(each.name) + 1 for each in (
       folder.iterdir() if folder.exists() else ()) if each.name.isdigit()]
-  return max(kept) + 1 if kept else None
+  if run.result or not failed or run.rows and run.rows[-1]['step'] > max(failed):
+    return None
+  return max(failed)
 
 
 def cost(side: Side) -> Mapping[str, float | None]:
   """Parameters, operations, speed and time of a run, as far as they are known."""
-  known = {**(side.run.result or {})}
+  known: dict[str, Any] = {**(side.run.result or {})}
   if not known and side.evidence:
     room = side.evidence.lessons.room
     models = [teacher for teacher in room.models if teacher.model]

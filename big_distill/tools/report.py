@@ -23,8 +23,10 @@ from big_distill import command
 from big_distill import runs
 from big_distill.page import answered
 from big_distill.page import charts
+from big_distill.page import glance
 from big_distill.page import html
 from big_distill.page import sections
+from big_distill.page import shown
 from big_distill.page import side as side_lib
 from big_distill.page.html import Html
 from big_distill.page.html import tag
@@ -55,10 +57,10 @@ def page(sides: Sequence[side_lib.Side]) -> str:
       'Curves': sections.curves(sides),
       "Accuracy against the teacher's": answered.accuracy(sides),
       'Agreement by class': answered.classes(sides),
-      "The student's own confusions": answered.confusions(sides),
+      "The student's own confusions": shown.confusions(sides),
       'Calibration': answered.calibration(sides),
-      'Where they disagree most': answered.disagreements(sides),
-      'What they saw': answered.sheet(sides),
+      'Where they disagree most': shown.disagreements(sides),
+      'What they saw': shown.sheet(sides),
       'Cost': sections.cost(sides),
       'Config': sections.config(sides),
       "Doctor's findings": sections.doctors(sides),
@@ -66,9 +68,9 @@ def page(sides: Sequence[side_lib.Side]) -> str:
   links = [tag('a', name, href=f'#{sections.anchor(name)}') for name in parts]
   return document(
       title, tag('header', tag('h1', title),
-                 sections.each(sides, sections.head),
+                 sections.each(sides, glance.head),
                  tag('nav', *links, aria_label='Sections')),
-      tag('main', sections.glance(sides), answered.source(sides),
+      tag('main', glance.numbers(sides), answered.source(sides),
           *parts.values()),
       tag('footer', 'python -m big_distill.tools.report ',
           ' '.join(side.name for side in sides)))
