@@ -164,7 +164,7 @@ def test_a_run_that_is_going_on_says_how_far_it_is(tmp_path):
               identity={'steps': 40})
   said = page_of(run)
   assert 'Not finished: 5 of 40 steps' in said
-  assert 'Not in the logs: accuracy, agreement with the teacher' in said
+  assert 'Not in the logs: Accuracy, Agreement with the teacher' in said
   assert said.count('Not shown: there are no images here.') >= 4
   assert 'no doctor.json' in said
   assert str(tmp_path) not in said and '/home/me' not in said

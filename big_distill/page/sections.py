@@ -72,7 +72,7 @@ def curves(sides: Sides) -> Html:
           factors='nats' in title,
           name_x='epoch' if by_epoch else 'step')))
     else:
-      absent.append(title.partition(',')[0].lower())
+      absent.append(title.partition(',')[0])
   return section(
       'Curves', tag('div', *found, class_='charts') if found else '',
       html.note(f'Not in the logs: {", ".join(absent)}.') if absent else '',
