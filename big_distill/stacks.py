@@ -129,8 +129,9 @@ class Learners:
   @functools.cached_property
   def numbers(self) -> dict[str, Any]:
     """{name: what `program` takes}, on the devices."""
-    return {name: parallel.replicate(dict(recipe.numbers))
-            for name, recipe in self._recipes.items()}
+    with jax.transfer_guard('allow'):  # Once, inside the loop.
+      return {name: parallel.replicate(dict(recipe.numbers))
+              for name, recipe in self._recipes.items()}
 
   def _step(self, state, numbers, call):
     return self._lesson.step(self._make(numbers), state, [], call)
