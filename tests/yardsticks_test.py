@@ -1,4 +1,4 @@
-"""bench/ compares like with like, and the README says what it measured."""
+"""bench/ compares like with like, and docs/ say what it measured."""
 
 import jax
 import jax.numpy as jnp
