@@ -17,6 +17,8 @@
 #   --project       instead of gcloud's own
 #   --data_dir      becomes TFDS_DATA_DIR
 #   --spot          a cheaper slice, which may be preempted at any time
+#   --queued        wait in the queue for a slice, as a queued resource, for days
+#                   if need be, where without it no capacity is an error
 #   --keep          use the slice if it exists, and do not delete it at the end
 #   --unchecked     create the slice without compiling for it first
 #   --max_failures  of the program on one slice, before giving up; default 3
@@ -42,11 +44,11 @@ set -euo pipefail
 
 readonly REQUIRED='name zone type version config workdir'
 readonly OPTIONAL='project data_dir max_failures pause'
-readonly SWITCHES='spot keep unchecked dry_run help'
+readonly SWITCHES='spot queued keep unchecked dry_run help'
 
 name='' zone='' type='' version='' config='' workdir=''
 project='' data_dir='' max_failures=3 pause=30
-spot='' keep='' unchecked='' dry_run='' help=''
+spot='' queued='' keep='' unchecked='' dry_run='' help=''
 program_flags=()
 
 created=''
@@ -90,12 +92,20 @@ run() {  # Prints a command, and runs it unless --dry_run.
   [[ $dry_run ]] || "$@"
 }
 
-tpu() {  # VERB ARGUMENTS of gcloud compute tpus tpu-vm.
-  local verb=$1
-  shift
+cloud() {  # KIND VERB ARGUMENTS of gcloud compute tpus.
+  local kind=$1 verb=$2
+  shift 2
   # --quiet: at night nobody is there to answer a question.
-  run gcloud compute tpus tpu-vm "$verb" --quiet "--zone=$zone" \
+  run gcloud compute tpus "$kind" "$verb" --quiet "--zone=$zone" \
     ${project:+"--project=$project"} "$@"
+}
+
+tpu() {  # VERB ARGUMENTS, of a slice.
+  cloud tpu-vm "$@"
+}
+
+request() {  # VERB ARGUMENTS, of a place in the queue, called as its slice.
+  cloud queued-resources "$@"
 }
 
 
@@ -199,12 +209,18 @@ foresee() {  # Refuses a slice that does not hold the run.
 }
 
 state() {  # READY, PREEMPTED, ... or MISSING; in a dry run, what is expected.
-  local ask=(describe "$name" '--format=value(state)')
+  local found ask=(tpu describe "$name" '--format=value(state)')
+  [[ ! $queued ]] || ask=(request describe "$name" '--format=value(state.state)')
   if [[ $dry_run ]]; then
-    tpu "${ask[@]}"
+    "${ask[@]}"
     echo "$1"
-  elif tpu "${ask[@]}" 2>"$temp/errors"; then
-    return
+  elif found=$("${ask[@]}" 2>"$temp/errors"); then
+    # What a request is called that has its slice, has lost it or got none.
+    case $queued$found in
+      yesACTIVE) echo READY ;;
+      yesSUSPENDED | yesFAILED) echo TERMINATED ;;
+      *) echo "$found" ;;
+    esac
   elif grep -q NOT_FOUND "$temp/errors"; then
     echo MISSING
   else
@@ -227,14 +243,28 @@ settled_state() {  # Waits for a state that asks for action.
 create() {
   # Before the command: interrupted, it may leave a slice behind.
   created=yes
-  tpu create "$name" "--accelerator-type=$type" "--version=$version" \
-    ${spot:+--spot}
+  if [[ ! $queued ]]; then
+    tpu create "$name" "--accelerator-type=$type" "--version=$version" \
+      ${spot:+--spot}
+    return
+  fi
+  request create "$name" "--node-id=$name" "--accelerator-type=$type" \
+    "--runtime-version=$version" ${spot:+--spot} || return
+  [[ $(settled_state) == READY ]]
+}
+
+delete() {
+  if [[ $queued ]]; then
+    request delete "$name" --force  # And its slice.
+  else
+    tpu delete "$name"
+  fi
 }
 
 recreate() {
   while true; do
     # A failed creation may leave remains, too.
-    tpu delete "$name" || true
+    delete || true
     ! create || return 0
     say "No new slice yet; trying again in $pause s."
     sleep "$pause"
@@ -313,10 +343,10 @@ clean_up() {
   set +e
   # Ctrl-C ends a tee behind this script too; gcloud must not mind.
   say 'Cleaning up.' || exec >/dev/null 2>&1 3>&1
-  if [[ $created && ! $keep ]] && ! tpu delete "$name" &&
+  if [[ $created && ! $keep ]] && ! delete &&
       [[ $(state MISSING) != MISSING ]]; then
     say "The slice $name could not be deleted, and costs money. Delete it:"
-    dry_run=yes tpu delete "$name"
+    dry_run=yes delete
     code=$((code ? code : 1))
   fi
   run rm -rf "$temp"

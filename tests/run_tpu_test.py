@@ -50,7 +50,8 @@ def planned(what):
 
 GCLOUD = COMMON + r'''
 
-verb, args = sys.argv[4], sys.argv[5:]
+kind, verb, args = sys.argv[3:5] + [sys.argv[5:]]
+QUEUED = {'READY': 'ACTIVE', 'PREEMPTED': 'SUSPENDED', 'TERMINATED': 'FAILED'}
 write(HOME + '/calls', json.dumps(['gcloud', *sys.argv[1:]]) + '\n', 'a')
 if code := planned(verb):
   sys.exit(code)
@@ -63,10 +64,13 @@ if verb == 'create':
 elif state is None:
   sys.exit("ERROR: NOT_FOUND: Resource 'tpu' was not found")
 elif verb == 'delete':
+  if kind == 'queued-resources' and '--force' not in args:
+    sys.exit('ERROR: it has a slice')
   print(file=sys.stderr)  # Fails if nobody reads it.
   os.remove(STATE)
 elif verb == 'describe':
-  print(planned('state') or state)
+  print(planned('state') or (
+      QUEUED[state] if kind == 'queued-resources' else state))
 elif state != 'READY':
   sys.exit(f'ERROR: This TPU has terminal state {state}')
 elif verb == 'scp':
@@ -280,6 +284,37 @@ def test_where_it_cannot_be_compiled_or_need_not_be_the_slice_is_created(cloud):
   code, _, _ = cloud.run('--unchecked', plan={'compile': [1]})
   assert code == 0
   assert cloud.compiled == [] and len(cloud.programs) == 2
+
+
+def test_a_queued_slice_is_waited_for_used_and_deleted_with_its_request(cloud):
+  waits = ['ACCEPTED', 'WAITING_FOR_RESOURCES', 'PROVISIONING']
+  # The first state is asked for before the request is made: there is none.
+  code, _, err = cloud.run('--queued', '--spot', plan={'state': waits})
+  assert code == 0, err
+  assert cloud.verbs == 'create scp ssh ssh delete'
+  assert cloud.slice is None
+  create, *_, delete = [call for call in cloud.calls if call[4] != 'describe']
+  for call in (create, delete):
+    assert call[3] == 'queued-resources'
+  assert {'tpu', '--node-id=tpu', '--accelerator-type=v4-8',
+          '--runtime-version=v', '--spot'} <= {*create}
+  assert [call[3] for call in cloud.calls if call[4] in ('scp', 'ssh')] == (
+      ['tpu-vm'] * 3)
+  assert all(wait in err for wait in waits)
+
+
+def test_a_queued_slice_that_is_preempted_goes_through_the_queue_again(cloud):
+  plan = {'program': [['PREEMPTED', 255], ['TERMINATED', 1]]}
+  code, _, err = cloud.run('--queued', plan=plan)
+  assert code == 0, err
+  assert cloud.verbs == ' '.join(['create scp ssh ssh delete'] * 3)
+  assert len(cloud.programs) == 3 and cloud.slice is None
+
+
+def test_a_request_that_gets_no_slice_is_an_error_and_is_deleted(cloud):
+  code, _, _ = cloud.run('--queued', plan={'state': ['ACCEPTED', 'FAILED']})
+  assert code != 0 and cloud.verbs == 'create delete'
+  assert cloud.programs == [] and cloud.slice is None
 
 
 def test_an_option_and_its_value_may_be_two_words(cloud):
