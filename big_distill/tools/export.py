@@ -60,7 +60,7 @@ def main(flag, words):
   command.narrate()
   if len(words) != 1:
     raise ValueError(f'{len(words)} models are given: name one WORKDIR or npz '
-                     'file.')
+                     'file. See --help.')
   for name in flag.to:
     registry.check('format', name, exported.names())
   file, run = student_of(words[0])
