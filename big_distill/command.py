@@ -43,6 +43,9 @@ def program(main: Callable[..., None],
       sys.exit(f'Error: Unknown argument {argv[1]!r}.')
     try:
       main(flags.FLAGS, *([argv[1:]] if words else []))
+    except BrokenPipeError:  # head, say, has read enough.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit('Error: What reads the output has ended before it.')
     except ValueError as error:
       logging.debug('Traceback', exc_info=True)
       sys.exit(f'Error: {error}')
