@@ -18,6 +18,7 @@ from jaxtyping import Array
 from jaxtyping import Float
 import numpy as np
 
+from big_distill.ops import stem
 from big_distill.ops import winograd
 
 AnyArray = Array | np.ndarray
@@ -63,6 +64,9 @@ def conv(x: Map, kernel: Float[AnyArray, 'k k c d'], stride: int = 1,
     return jax.lax.platform_dependent(
         x, kernel, default=general, cpu=lambda x, kernel: pointwise(
             x[:, ::stride, ::stride], kernel))
+  if stride == 2 and not same and stem.pays(x, kernel):
+    return jax.lax.platform_dependent(
+        x, kernel, default=general, cpu=stem.conv)
   if stride == 1 and winograd.pays(x, kernel):
     return jax.lax.platform_dependent(
         x, kernel, default=general, cpu=winograd.conv)
