@@ -58,9 +58,9 @@ class Row(NamedTuple):
 def parts(lesson, pupil):
   """The three parts of lesson.step, pmapped: teach, learn, update."""
   def teach(step, teacher_params, batch):
-    return lesson.agree(
-        lesson.answer(teacher_params, lesson.see(step, batch)),
-        losses.temperature(pupil.loss))
+    seen = lesson.see(step, batch)
+    return lesson.agree(lesson.answer(teacher_params, seen), seen,
+                        losses.temperature(pupil.loss))
 
   def learn(step, params, target, batch):
     value, grads = pupil.learn(params, target, lesson.see(step, batch))
