@@ -27,7 +27,9 @@ def total(jaxpr: Any, amount: Callable[[Any], int | None]) -> int:
   """Sum of amount(equation) over a jaxpr and all jaxprs inside it.
 
   Loops count as often as they run, where that is known, and branches as the
-  largest one. Where `amount` is None, what the equation contains is counted.
+  largest one, but where platforms differ in how they compute the same, as the
+  one for all others. Where `amount` is None, what the equation contains is
+  counted.
   """
   result = 0
   for eqn in jaxpr.eqns:
@@ -36,6 +38,9 @@ def total(jaxpr: Any, amount: Callable[[Any], int | None]) -> int:
       inner = [total(jaxpr, amount) for jaxpr
                in jax.extend.core.jaxprs_in_params(eqn.params)]
       among = max if eqn.primitive.name == 'cond' else sum
+      platforms = eqn.params.get('branches_platforms') or ()
+      if None in platforms:
+        inner = [inner[platforms.index(None)]]
       own = eqn.params.get('length', 1) * among(inner) if inner else 0
     result += own
   return result

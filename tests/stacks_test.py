@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import costs
 from big_distill import stacks
 from big_distill.ops import layers
 
@@ -41,6 +42,24 @@ def test_gathered_windows_convolve_as_xla_does_and_so_do_gradients(
   # Sums of up to 75 products, in another order; gradients sum over 144 places.
   jax.tree.map(lambda a, b: np.testing.assert_allclose(
       a, b, rtol=1e-4, atol=1e-4), got, want)
+
+
+def test_a_widened_kernel_convolves_as_it_did_and_so_do_gradients():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 9, 8, 3)).astype(np.float32)
+  kernel = rng.normal(size=(7, 7, 3, 24)).astype(np.float32)
+  want, other = jax.vjp(lambda *args: layers.general_conv(*args, 2, 1), x, kernel)
+  for convolve in (layers.widened_conv, layers.conv):
+    got, pull = jax.vjp(lambda *args, f=convolve: f(*args, 2), x, kernel)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    for a, b in zip(pull(jnp.cos(want)), other(jnp.cos(want))):
+      np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_widened_kernel_is_counted_as_what_it_computes():
+  program = jax.make_jaxpr(lambda x, kernel: layers.conv(x, kernel, 2))(
+      jnp.ones([1, 16, 16, 3]), jnp.ones([7, 7, 3, 24]))
+  assert costs.total(program.jaxpr, costs.flops_of) == 2 * 8 * 8 * 7 * 7 * 3 * 24
 
 
 def test_stacked_kernels_are_products_on_a_gpu_and_grouped_elsewhere():
