@@ -1,8 +1,8 @@
 """Checks an installed wheel, as it is or with an argument, with [train].
 
 Run from an empty folder, so that nothing but the installation is imported. The
-bundled teacher answers, commands explain themselves, and the quickstart trains
-with the extra and names it without.
+bundled teacher answers, about files too, commands explain themselves, and the
+quickstart trains with the extra and names it without.
 """
 
 from importlib import metadata
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 import big_distill
+from big_distill import photographs
 
 training = len(sys.argv) > 1
 package = pathlib.Path(big_distill.__file__).parent
@@ -41,6 +42,12 @@ for command in commands:
   assert ran.returncode == 0 and 'python -m big_distill.' in ran.stdout, (
       f'{command} --help: {ran.stdout}{ran.stderr}')
   assert not ran.stderr, f'{command} --help says {ran.stderr}'
+
+with tempfile.TemporaryDirectory() as folder:
+  for i, encoded in enumerate(photographs.packaged()[:3]):
+    pathlib.Path(folder, f'{i}.jpg').write_bytes(encoded)
+  ran = run('big-distill-predict', 'caltech12 teacher', f'--images={folder}')
+  assert ran.returncode == 0 and len(ran.stdout.splitlines()) == 4, ran.stderr
 
 with tempfile.TemporaryDirectory() as folder:
   ran = run('big-distill', '--config=quickstart.py:tiny=True',

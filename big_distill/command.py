@@ -43,6 +43,7 @@ def program(main: Callable[..., None],
       sys.exit(f'Error: Unknown argument {argv[1]!r}.')
     try:
       main(flags.FLAGS, *([argv[1:]] if words else []))
+      sys.stdout.flush()
     except BrokenPipeError:  # head, say, has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit('Error: What reads the output has ended before it.')

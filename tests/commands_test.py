@@ -114,3 +114,17 @@ def test_a_wrong_flag_of_main_is_one_line(tmp_path):
     assert code == 1 and line.startswith('Error: ') and says in line, out
     assert all(note.startswith('--config=quickstart') for note in notes), out
   assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_that_ends_first_is_one_line(tmp_path):
+  """big-distill-sweep ... | head -1."""
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'big_distill.tools.sweep',
+       '--config=optimizers.py', f'--workdir={tmp_path}'], cwd=tmp_path,
+      env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  process.stdout.close()
+  said = process.stderr.read().splitlines()
+  assert process.wait() == 1
+  assert said[-1] == 'Error: What reads the output has ended before it.'
+  assert not any('Traceback' in line for line in said)

@@ -1,6 +1,9 @@
 """Predictions are those of the model, of the images that are named."""
 
 import csv
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +41,38 @@ def test_a_row_per_image_has_the_model_s_class_and_probability(photographs):
     assert row[model.name] == source.classes[probs[i].argmax()]
     # The photographs are the same files, so pixels are; rounded to 4 digits.
     assert row[f'{model.name} p'] == pytest.approx(probs[i].max(), abs=2e-4)
+
+
+def test_without_tensorflow_a_folder_has_the_same_answers(
+    photographs):
+  """Two decoders of JPEGs differ by a few grey levels, not in a class."""
+  model = predict.load('caltech12 teacher')
+  want = [*predict.rows([model], str(photographs), pipeline, 2)]
+  code = ('import sys\n'
+          "for name in ('tensorflow', 'tensorflow_datasets'):\n"
+          '  sys.modules[name] = None\n'
+          'from big_distill import command\n'
+          'from big_distill.tools import predict\n'
+          "sys.argv = ['predict', 'caltech12 teacher', '--images=' + sys.argv[1],"
+          " '--csv=' + sys.argv[2]]\n"
+          'command.program(predict.main, predict._define_flags, words=True)')
+  file = photographs.parent / 'answers.csv'
+  subprocess.run([sys.executable, '-c', code, str(photographs), str(file)],
+                 check=True)
+  got = [*csv.DictReader(file.open())]
+  assert len(got) == len(want) == 5
+  got = {os.path.basename(row['image']): row for row in got}
+  for ours in want:
+    theirs = got[os.path.basename(ours['image'])]
+    assert theirs[model.name] == ours[model.name]
+    assert float(theirs[f'{model.name} p']) == pytest.approx(
+        ours[f'{model.name} p'], abs=.05)
+
+
+def test_what_is_no_folder_needs_tensorflow_and_says_so(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  with pytest.raises(ValueError, match=r"pip install 'big_distill\[train\]'"):
+    predict._data('caltech12')
 
 
 def test_several_models_stand_side_by_side(photographs, tmp_path, capsys):

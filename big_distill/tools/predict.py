@@ -4,7 +4,8 @@
   python -m big_distill.tools.predict teacher.npz student.npz --images=PHOTOS \
       --csv=answers.csv
 
-PHOTOS is a folder, or anything that data.name of a config takes. A model's card
+PHOTOS is a folder, which needs no TensorFlow (Pillow then reads it, JPEGs to
+within a few grey levels), or anything that data.name of a config takes. A card
 tells its size, its view and the names of its classes; --size serves a file that
 has none. Prints a line per image, or writes a CSV with a column for each model's
 class, its probability and, with several models, whether they agree.
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_distill import command
+from big_distill import photographs
 from big_distill import pretrained
 from big_distill import steps
 from big_distill import views
@@ -58,22 +60,20 @@ def load(file: str, size: int | None = None) -> Model:
                card.fraction, classes)
 
 
-def rows(models: Sequence[Model], images: str, data: Any,
+def rows(models: Sequence[Model], images: str, data: Any = None,
          batch_size: int = 32) -> Iterator[dict[str, Any]]:
-  """A row for each image: its name, then each model's class and probability."""
-  name = f'folder:{images}' if os.path.isdir(images) else images
-  source = data.load(name, 'train', cache='none', label=None)
-  streams = [data.eval_batches(source, [model.view], batch_size, 0,
-                               fraction=model.fraction) for model in models]
-  for batches in zip(*streams):
-    answers = [np.asarray(model.answer(batch['views'][str(model.view)]))
-               for model, batch in zip(models, batches)]
-    first = batches[0]
-    for i, (index, mask) in enumerate(zip(first['index'], first['mask'])):
-      if not mask:
-        continue
-      row = {'image': source.name(int(index))}
-      best = []
+  """A row for each image: its name, then each model's class and probability.
+
+  `data` reads the images, see contracts.Data; without it Pillow does, those of
+  a folder.
+  """
+  shown = (_by_pillow(models, images, batch_size) if data is None
+           else _by_pipeline(models, images, batch_size, data))
+  for names, views_of in shown:
+    answers = [np.asarray(model.answer(pixels))
+               for model, pixels in zip(models, views_of)]
+    for i, name in enumerate(names):
+      row, best = {'image': name}, []
       for model, probs in zip(models, answers):
         best.append(model.classes[probs[i].argmax()])
         row[model.name] = best[-1]
@@ -83,6 +83,40 @@ def rows(models: Sequence[Model], images: str, data: Any,
       yield row
 
 
+def _by_pipeline(models, images, batch_size, data):
+  """Yields (names of images, what each model sees of them and of padding)."""
+  name = f'folder:{images}' if os.path.isdir(images) else images
+  source = data.load(name, 'train', cache='none', label=None)
+  streams = [data.eval_batches(source, [model.view], batch_size, 0,
+                               fraction=model.fraction) for model in models]
+  for batches in zip(*streams):
+    index, mask = batches[0]['index'], batches[0]['mask']
+    yield ([source.name(int(i)) for i, real in zip(index, mask) if real],
+           [batch['views'][str(model.view)]
+            for model, batch in zip(models, batches)])
+
+
+def _by_pillow(models, images, batch_size):
+  """As _by_pipeline, of a folder, the last batch padded by its last image."""
+  paths = photographs.listing(images)
+  for start in range(0, len(paths), batch_size):
+    names = paths[start:start + batch_size]
+    read = [photographs.read(path) for path in names]
+    read += read[-1:] * (batch_size - len(read))
+    yield names, [np.stack([photographs.show(image, model.view, model.fraction)
+                            for image in read]) for model in models]
+
+
+def _data(images):
+  """The pipeline, or None where there is no TensorFlow and Pillow will do."""
+  try:
+    return command.pipeline()
+  except command.Missing:
+    if os.path.isdir(images):
+      return None
+    raise
+
+
 def main(flag, files):
   if not files:
     raise ValueError('No MODEL is given: name one or more npz files.')
@@ -90,7 +124,7 @@ def main(flag, files):
   names = [model.name for model in models]
   if len({*names}) < len(names):  # student.npz of several runs, say.
     models = [model._replace(name=file) for model, file in zip(models, files)]
-  found = rows(models, flag.images, command.pipeline())
+  found = rows(models, flag.images, _data(flag.images))
   out = open(flag.csv, 'w', newline='') if flag.csv else sys.stdout
   writer = None
   for row in found:
