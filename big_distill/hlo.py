@@ -16,6 +16,7 @@ BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16,
         'u64': 64, 'f64': 64}
 COLLECTIVES = ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute',
                'reduce-scatter')
+SLICES = ('slice', 'dynamic-slice', 'gather')  # Of their first operand.
 # What moves nothing by itself.
 FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
         'after-all', 'partition-id', 'replica-id', 'while', 'conditional',
@@ -60,12 +61,16 @@ class Shape(NamedTuple):
 
 
 class Instruction(NamedTuple):
-  """One that runs `times` times: its name, results, operation and operands."""
+  """One that runs `times` times: its name, results, operation and operands.
+
+  read: bytes that it reads from HBM, padded; of an operand of which it takes
+  slices alone, those of the slices.
+  """
   name: str
   results: tuple[Shape, ...]
   op: str
   operands: tuple[Shape, ...]
-  text: str
+  read: int
   times: int = 1
 
   @property
@@ -73,12 +78,14 @@ class Instruction(NamedTuple):
     """Bytes that one run of it reads from HBM or writes there, padded."""
     if self.op in FREE or self.op.endswith('-done'):
       return 0
-    results = self.results[:1] if self.op.endswith('-start') else self.results
-    if self.op == 'dynamic-slice':
-      return 2 * sum(x.padded for x in results if x.held)
     if self.op == 'dynamic-update-slice':
       return 2 * self.operands[1].padded
-    return sum(x.padded for x in (*self.operands, *results) if x.held)
+    results = self.results
+    if self.op == 'slice-start':  # (The operand, what is sliced, ...)
+      results = results[1:2]
+    elif self.op.endswith('-start'):  # (The result, the operand, ...)
+      results = results[:1]
+    return self.read + sum(x.padded for x in results if x.held)
 
 
 def shapes(text: str) -> tuple[Shape, ...]:
@@ -109,7 +116,9 @@ def _run(computations, name, times) -> Iterator[Instruction]:
     names = re.findall(r'%([\w.\-]+)', _arguments(rest))
     operands = tuple(shape for operand in names
                      for shape in shapes(known.get(operand, '')))
-    yield Instruction(own, shapes(result), op, operands, rest, times)
+    taken = _taken(computations, op, rest, shapes(result), operands)
+    yield Instruction(own, shapes(result), op, operands, sum(
+        size for size, x in zip(taken, operands) if x.held), times)
     if op == 'while':
       trips = _TRIPS.search(rest)
       yield from _run(computations, _called(rest, 'body'),
@@ -123,6 +132,29 @@ def _run(computations, name, times) -> Iterator[Instruction]:
                 for which in ('true', 'false')])
       yield from max(([*_run(computations, each.lstrip('%'), times)]
                       for each in names), key=moved)
+
+
+def _taken(computations, op, rest, results, operands):
+  """Bytes that an instruction reads of each of its operands."""
+  whole = [x.padded for x in operands]
+  if op == 'slice-start':
+    return [results[1].padded]
+  if op in SLICES:
+    return [sum(x.padded for x in results), *whole[1:]]
+  inside = computations.get(_called(rest, 'calls')) if op == 'fusion' else None
+  if not inside:
+    return whole
+  users = collections.defaultdict(list)  # By operand: (operation, bytes).
+  for _, result, inner, arguments in inside:
+    size = sum(x.padded for x in shapes(result))
+    for name in re.findall(r'%([\w.\-]+)', _arguments(arguments)):
+      users[name].append((inner, size))
+  for own, _, inner, arguments in inside:
+    if inner == 'parameter' and users[own] and all(
+        user in SLICES for user, _ in users[own]):
+      place = int(_arguments(arguments))
+      whole[place] = min(whole[place], sum(size for _, size in users[own]))
+  return whole
 
 
 def _called(text, what):

@@ -15,9 +15,9 @@ from big_distill import registry
 INSTALL = 'pip install "jax[tpu]"'
 
 # Of all links of a chip together, in one direction: where Google publishes both
-# directions, half of it. v2 and v3: Norrie et al., "The Design Process for
-# Google's Training Chips" (IEEE Micro 2021), 4 links of 496 and 656 Gbit/s; v4:
-# Jouppi et al. (arXiv 2304.01433), 6 links of 50 GB/s.
+# directions, half of it. v2 and v3: Jouppi et al., "A Domain-Specific
+# Supercomputer for Training Deep Neural Networks" (CACM 2020), 4 links of 496 and
+# 656 Gbit/s; v4: Jouppi et al. (arXiv 2304.01433), 6 links of 50 GB/s.
 _V2, _V3, _V4 = 4 * 496e9 / 8, 4 * 656e9 / 8, 6 * 50e9
 
 TWO_AXES = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8',

@@ -92,6 +92,26 @@ ENTRY %main (k: s32[], a: f32[8,128]) -> f32[8,128] {
   assert hlo.moved(hlo.instructions(text)) == 2 * 8 * 128 * 4
 
 
+def test_of_a_slice_only_what_it_takes_is_read():
+  text = '''HloModule m
+
+%corner (p: f32[64,128]) -> f32[8,128] {
+  %p = f32[64,128]{1,0} parameter(0)
+  %s = f32[8,128]{1,0} slice(%p), slice={[0:8], [0:128]}
+  ROOT %n = f32[8,128]{1,0} negate(%s)
+}
+
+ENTRY %main (a: f32[64,128]) -> f32[8,128] {
+  %a = f32[64,128]{1,0} parameter(0)
+  %t = f32[8,128]{1,0} slice(%a), slice={[8:16], [0:128]}
+  %ahead = (f32[64,128]{1,0}, f32[8,128]{1,0:S(1)}, s32[]) slice-start(%a)
+  ROOT %f = f32[8,128]{1,0} fusion(%a), kind=kLoop, calls=%corner
+}
+'''
+  # Read and written twice; the third is read alone, onto the chip.
+  assert hlo.moved(hlo.instructions(text)) == 5 * 8 * 128 * 4
+
+
 def test_what_is_no_program_is_refused():
   with pytest.raises(ValueError, match='no ENTRY'):
     hlo.instructions('HloModule nothing')

@@ -6,6 +6,7 @@ import pytest
 
 from big_distill import costs
 from big_distill import course
+from big_distill import fit
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import programs
@@ -128,7 +129,7 @@ def test_nothing_is_read_of_weights_that_are_published():
 
 
 def compiled(**changes):
-  return compile_tool.Compiled(**{**dict(
+  return fit.Compiled(**{**dict(
       name='learn', held=0, temporary=0, donated=0, flops=0, moved=0, given={},
       seconds=1.), **changes})
 
@@ -139,8 +140,8 @@ def test_libtpus_refusals_tell_what_a_program_needs():
       'for HLO temporaries (20.50G) exceeds available HBM (15.75G).',
       'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in '
       'memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity'):
-    assert compile_tool.over(message) == int(20.5 * 2**30)
-  assert not compile_tool.over('INTERNAL: no such thing (20.50G)')
+    assert fit.over(message) == int(20.5 * 2**30)
+  assert not fit.over('INTERNAL: no such thing (20.50G)')
 
 
 def test_a_run_that_does_not_fit_is_told_what_would():
@@ -150,10 +151,10 @@ def test_a_run_that_does_not_fit_is_told_what_would():
     made = programs.Programs(programs.plan_lib.make(config, 10**6), 0, [])
   gib = 2**30
   # 2 GiB that stay, and 20 GiB that grow with 128 images on each device.
-  found = compile_tool.judge(
+  found = fit.judge(
       [compiled(held=22 * gib, temporary=20 * gib)], made, which)
   assert found['largest'] == 88 * 32  # 13.75 of 20 GiB, in groups of 8.
-  assert compile_tool.remedies(found, made.plan, config, which) == [
+  assert fit.remedies(found, made.plan, config, which) == [
       'batch_size=2,816', 'accumulate=2', 'student.remat=True',
       '--dtype=bfloat16', '--slice=v5e-64']
 
