@@ -16,6 +16,7 @@ from big_distill import pretrained
 from big_distill.models import bit
 from big_distill.ops import layers
 from big_distill.ops import norms
+from big_distill.ops import pool as pools
 
 DEPTH = (2, 1)  # With and without projection, with and without stride.
 CLASSES = 7
@@ -280,7 +281,7 @@ def test_standardize_of_a_constant_kernel_is_zero():
 def test_pool_is_the_maximum_over_zero_padding(h, w, shift):
   x = np.random.default_rng(4).normal(shift, 1, (2, h, w, 3))
   x = x.astype(np.float32)
-  got = np.asarray(jax.jit(bit.zero_pad_max_pool)(x))
+  got = np.asarray(jax.jit(pools.zero_pad_max_pool)(x))
   assert (got == pool(x)).all()
   if shift < 0:
     assert (got[:, 0] >= 0).all()  # Zeros beat what is negative at the edge.
@@ -291,7 +292,7 @@ def test_gradient_of_pool_goes_to_each_windows_maximum():
   x = rng.normal(-.5, 1, (2, 7, 10, 3)).astype(np.float32)
   cotangent = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
   got = jax.jit(jax.grad(
-      lambda x: jnp.sum(cotangent * bit.zero_pad_max_pool(x))))(x)
+      lambda x: jnp.sum(cotangent * pools.zero_pad_max_pool(x))))(x)
   want = pad(np.zeros(x.shape), 1)
   for i, j, window in windows(x):
     for b in range(2):

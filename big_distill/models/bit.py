@@ -20,6 +20,7 @@ import numpy as np
 from big_distill.ops import initial
 from big_distill.ops import layers
 from big_distill.ops import norms
+from big_distill.ops import pool
 from big_distill.weights import bit as weights
 
 AnyArray = Array | np.ndarray
@@ -129,23 +130,6 @@ def at_size(flat: dict[str, Any], size: int | None = None
   return flat, size or 64
 
 
-def zero_pad_max_pool(x: Map) -> Float[Array, 'b H W c']:
-  """Maximum over 3x3 pixels at stride 2, with zeros around x.
-
-  Released BiT weights were trained so; Flax's `max_pool(padding=1)` puts -inf
-  around x.
-  """
-  h, w = x.shape[1:3]
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  # By nine slices: the gradient of XLA's window maximum is ten times slower on
-  # CPU.
-  # lax.slice stays a slice where the batch is a symbol; indexing gathers then.
-  rows = [jax.lax.slice_in_dim(x, i, i + h, 2, axis=1) for i in range(3)]
-  x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
-  cols = [jax.lax.slice_in_dim(x, i, i + w, 2, axis=2) for i in range(3)]
-  return jnp.maximum(jnp.maximum(cols[0], cols[1]), cols[2])
-
-
 class StdConv(nn.Module):
   """Bias-free convolution with a standardised kernel; pads like PyTorch."""
   features: int
@@ -212,7 +196,7 @@ class Root(nn.Module):
   @nn.compact
   def __call__(self, x: Map) -> Float[AnyArray, 'b H W d']:
     x = StdConv(self.features, 7, 2, self.folded, name='conv_root')(x)
-    return zero_pad_max_pool(x)
+    return pool.zero_pad_max_pool(x)
 
 
 class Model(nn.Module):

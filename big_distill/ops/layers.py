@@ -73,9 +73,37 @@ def conv(x: Map, kernel: Float[AnyArray, 'k k c d'], stride: int = 1,
   return general(x, kernel)
 
 
+@jax.custom_vjp
 def pointwise(x: Map, kernel: Float[AnyArray, '1 1 c d']
               ) -> Float[AnyArray, 'b h w d']:
   """Convolves with a 1x1 kernel, by a product of matrices."""
+  return _pointwise_forward(x, kernel)[0]
+
+
+def _pointwise_forward(x, kernel):
+  # A TPU lays out the batch, not the width, next to the channels: a product
+  # would have x laid out anew, and norms not fused into it (docs/tpu.md).
+  return jax.lax.platform_dependent(
+      x, kernel, tpu=_pointwise_conv, default=_pointwise_product), (x, kernel)
+
+
+def _pointwise_backward(saved, g):
+  def gradient(function):
+    return lambda x, kernel, g: jax.vjp(function, x, kernel)[1](g)
+
+  return jax.lax.platform_dependent(
+      *saved, g, tpu=gradient(_pointwise_conv),
+      default=gradient(_pointwise_product))
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def _pointwise_conv(x, kernel):
+  return general_conv(x, kernel, stride=1, groups=1)
+
+
+def _pointwise_product(x, kernel):
   y = product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
   return y.reshape(*x.shape[:-1], -1)
 
