@@ -103,8 +103,6 @@ def examine(config: Mapping[str, Any], which: slices.Slice,
     for program in programs.all:
       compiled.append(_compiled(program, which, results))
       say(report(compiled[-1], which))
-      if not compiled[-1].fits:
-        break
   found = fit.judge(compiled, programs, which)
   found |= dict(slice=str(which), batch=plan.batch_size, steps=plan.total,
                 programs=[each._asdict() for each in compiled])
