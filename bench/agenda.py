@@ -107,26 +107,28 @@ _LARGE = (Arm('packed at 128'), *(
 _BEGUN = (Arm('random'), Arm('begun', begun=True),
           Arm('begun, same/ic', SAME, like='same/ic', begun=True))
 
-PLAN = (  # In order of worth.
+PLAN = (  # In order of worth; docs/reproduction.md says what of it was run.
     *(Stage('patient', epochs, PATIENT, 'rates') for epochs in (30, 100, 300)),
     Stage('stream', 1000, _STREAM),
     *(Stage('patient', epochs, _TUNED) for epochs in (30, 100, 300, 1000)),
     *(Stage(name, 300, _by_rate(name), optimizer=name)
-      for name in ('adam', 'muon', 'soap', 'shampoo')),
-    Stage('teachers', 300, _TEACHERS),
+      for name in ('adam', 'muon')),
+    Stage('stream', 300, _STREAM),
     Stage('kinds', 300, _KINDS),
-    Stage('large', 300, _LARGE),
-    Stage('small', 300, (Arm('funmatch'),), student='bit32'),
-    Stage('start', 200, _by_rate('start', source=Source('whole', LABELS))),
+    Stage('teachers', 300, _TEACHERS),
+    Stage('start', 200, _by_rate('start', Source('whole', LABELS))),
     *(Stage('begun', epochs, _BEGUN) for epochs in (30, 300)),
-    Stage('patient', 3000, tuple(arm._replace(period=1000) for arm in _TUNED)),
+    Stage('small', 300, (Arm('funmatch'),), student='bit32'),
+    Stage('cooled', 300, _TUNED, cooldowns=(30, 100, 300)),
+    Stage('large', 300, _LARGE),
+    Stage('long', 3000, (Arm('funmatch'),)),
+    *(Stage(name, 300, _by_rate(name), optimizer=name)
+      for name in ('shampoo', 'soap')),
     Stage('grid', 100, (Arm('funmatch'),), 'grid'),
     *(Stage(name, 300, _by_rate(name), student=name)
       for name in ('mobile_gn', 'mobile_bn')),
-    Stage('cooled', 1000, _TUNED, cooldowns=(30, 100, 300, 1000)),
     Stage('begun', 1000, _BEGUN),
 )
-LONGEST_TUNING = 300  # Epochs; longer runs take its rates.
 
 
 def rate(rows: Sequence[dict], arm: str, epochs: int) -> float:

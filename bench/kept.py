@@ -81,11 +81,11 @@ def empty(setting: Setting, size: int, views_: int, answers: int) -> Kept:
 
 
 def draw(data: packed.Data, split: str, held: tuple, setting: Setting,
-         count: int) -> Stream:
-  """The first `count` batches of a split, whose images `held` begins with."""
+         start: int, stop: int) -> Stream:
+  """Batches start ... stop - 1 of a split, whose images `held` begins with."""
   batches = list(data.train_boxes(
-      data.load(split=split), [VIEW], setting.batch_size, setting.seed, 0,
-      count, held=held))
+      data.load(split=split), [VIEW], setting.batch_size, setting.seed, start,
+      stop, held=held))
   return Stream(*(np.stack([of(batch) for batch in batches]).astype(np.int32)
                   for of in (lambda x: x['index'],
                              lambda x: x['boxes'][str(VIEW.region)],

@@ -23,11 +23,12 @@ from big_distill import pretrained
 from big_distill import teaching
 from configs import study as config
 
-CALL = 80  # Steps of one call.
+CALL, FIRST = 80, 8  # Steps of a call, and of a program's first two.
 EVERY = 4  # Evaluations of a run.
 WARMUP = .05  # Share of a run; of those that are cooled, of 100 epochs.
 COOLDOWN = .2
 SECONDS = .0006, .002  # A step, for each student and besides: a first guess.
+ROW = .002  # Seconds to record one.
 TINY = dict(family='bit', depth=(1,), width=.125)
 
 
@@ -107,20 +108,36 @@ class Lab:
     return max(round(epochs * self.per_epoch), 1)
 
   def forecast(self, stage: agenda.Stage) -> float:
-    """Seconds that a stage will take."""
+    """Seconds that a stage will take, its recordings included."""
     students = len(stage.arms) * stage.columns
-    pace = self._pace.get(self._key(stage),
-                          SECONDS[0] * students + SECONDS[1])
+    pace = self._pace.get(self._key(stage)) or (
+        SECONDS[0] * students + SECONDS[1])
     times = 1.3 if stage.cooldowns else 1
-    return self.steps(stage.epochs) * pace * times
+    rows = sum(self._shelf(stage).lacks(source, self.steps(
+        max(arm.period or stage.epochs for arm in stage.arms
+            if arm.source == source)))
+               for source in {arm.source for arm in stage.arms})
+    return self.steps(stage.epochs) * pace * times + ROW * rows
+
+  def wait(self, stage: agenda.Stage) -> None:
+    """Returns when the programs of a stage are compiled."""
+    self._learner(stage).result()
+    self._exam(stage).result()
+    self.told.result()
+    for arm in stage.arms:
+      self._shelf(stage).wait(arm.source)
 
   def run(self, stage: agenda.Stage, hypers: tuple, deadline: float
           ) -> Iterator[Marked]:
     """Yields Marked at each evaluation; `hypers` are those of agenda.
 
-    Raises OutOfTime where it would not end by `deadline`, of time.monotonic.
+    Raises OutOfTime where it would not end by `deadline`, of time.monotonic,
+    and ValueError where students should have begun who have not.
     """
     seeds, *numbers = hypers
+    if self.start is None and any(arm.begun for arm in stage.arms):
+      raise ValueError('Nobody began from labels: the stage start_run_200 was '
+                       'left.')
     lessons = self._lessons(stage)
     states = jax.jit(self._begin(stage))(self._params(stage, seeds))
     for length in stage.cooldowns or [stage.epochs]:
@@ -150,7 +167,8 @@ class Lab:
   def _lessons(self, stage):
     """The rows that a stage reads, recorded first."""
     shelf, arms = self._shelf(stage), stage.arms
-    periods = [self.steps(arm.period or stage.epochs) for arm in arms]
+    periods = [min(self.steps(arm.period or stage.epochs),
+                   shelf.rows[arm.source]) for arm in arms]
     for arm, period in zip(arms, periods):
       shelf.record(arm.source, period)
     return kept_lib.Lessons(
@@ -168,17 +186,31 @@ class Lab:
 
   def _advance(self, stage, states, hypers, lessons, upto, deadline):
     learn, shelf = self._learner(stage).result(), self._shelf(stage)
-    step, pace = int(states.step[0, 0]), 0.
+    step, key = int(states.step[0, 0]), self._key(stage)
     while step < upto:
-      began, count = time.monotonic(), min(CALL, upto - step)
-      if began + pace * (upto - step) > deadline:
-        raise OutOfTime
+      self._turn(stage, shelf, step)
+      began, count = time.monotonic(), min(CALL - step % CALL, upto - step)
+      if not self._pace.get(key):
+        count = min(count, FIRST)
+      elif began + self._pace[key] * (upto - step) > deadline:
+        raise OutOfTime(f'It takes {self._pace[key]:.3f} s a step.')
       states, loss = learn(states, hypers, lessons, shelf.kept, np.int32(count))
       loss = np.asarray(loss)
-      pace = (time.monotonic() - began) / count
-      self._pace[self._key(stage)] = pace
+      # The first call of a program takes longer.
+      self._pace[key] = (key in self._pace) * (
+          time.monotonic() - began) / count
       step += count
       yield states, loss, step
+
+  def _turn(self, stage, shelf, step):
+    """Where a run is longer than what is kept: rows written anew in time."""
+    for arm in stage.arms:
+      rows = shelf.rows[arm.source]
+      if not arm.period and self.steps(stage.epochs) > rows:
+        turn = step // rows
+        shelf.stream(arm.source.stream, turn + 1)
+        if turn and step % rows == 0:
+          shelf.refill(arm.source, turn)
 
   def _ask(self):
     """{split: the first teacher's log-probs}."""

@@ -71,17 +71,18 @@ class Shelf:
                                sum(self.rows.values()))
     self._views = views
     self._done, self._seen = dict.fromkeys(sources, 0), dict.fromkeys(views, 0)
-    self._streams: dict[str, concurrent.futures.Future] = {}
+    self._streams: dict[tuple, concurrent.futures.Future] = {}
     self._programs: dict[tuple, concurrent.futures.Future] = {}
 
-  def stream(self, name: str) -> concurrent.futures.Future:
-    """A Stream, being drawn."""
-    if name not in self._streams:
-      pack = agenda.STREAMS[name][0]
-      self._streams[name] = self._pool.submit(
+  def stream(self, name: str, turn: int = 0) -> concurrent.futures.Future:
+    """A Stream, being drawn; the next `turn` goes on where one ends."""
+    if (name, turn) not in self._streams:
+      pack, count = agenda.STREAMS[name][0], self._views[name]
+      self._streams[name, turn] = self._pool.submit(
           kept_lib.draw, self._room.data[pack], self._room.splits[name],
-          self._room.held[pack], self._room.setting, self._views[name])
-    return self._streams[name]
+          self._room.held[pack], self._room.setting, turn * count,
+          (turn + 1) * count)
+    return self._streams[name, turn]
 
   def program(self, stream: str, who: str) -> concurrent.futures.Future:
     """What records a teacher's answers to a stream, being compiled.
@@ -109,6 +110,15 @@ class Shelf:
     for who in teachers_of(source) or ['lite0']:
       self.program(source.stream, who)
 
+  def wait(self, source: agenda.Source) -> None:
+    """Returns when the programs that record a source are compiled."""
+    for who in teachers_of(source) or ['lite0']:
+      self.program(source.stream, who).result()
+
+  def lacks(self, source: agenda.Source, steps: int) -> int:
+    """How many rows are to be recorded for so many steps."""
+    return max(steps - self._done[source], 0)
+
   def record(self, source: agenda.Source, steps: int) -> int:
     """Has at least so many steps of a source; how many rows that took."""
     first, taken = self._done[source], 0
@@ -135,6 +145,18 @@ class Shelf:
     self._done[source] = last
     return taken
 
+  def refill(self, source: agenda.Source, turn: int) -> None:
+    """Writes all rows of a source anew, with what comes after them.
+
+    Mixtures are those of the first turn, of other images. What else was kept of
+    the stream is gone, and will be recorded when it is asked for.
+    """
+    self._look(source, source.teacher, 0, self.rows[source], turn)
+    self._seen[source.stream] = 0
+    for other in self._done:
+      if other.stream == source.stream:
+        self._done[other] = 0
+
   def _answers(self, source, start):
     return jax.lax.dynamic_slice_in_dim(
         self.kept.answers, self.answer[source] + start, CHUNK)
@@ -146,9 +168,9 @@ class Shelf:
           self.kept.answers, answers(start), np.int32(
               self.answer[source] + start)))
 
-  def _look(self, source, who, first, last):
-    stream, pack = self.stream(source.stream).result(), agenda.STREAMS[
-        source.stream][0]
+  def _look(self, source, who, first, last, turn=0):
+    pack = agenda.STREAMS[source.stream][0]
+    stream = self.stream(source.stream, turn).result()
     run = self.program(source.stream, who).result()
     for start in range(first, last, CHUNK):
       part = slice(start, start + CHUNK)

@@ -9,6 +9,7 @@ Where an arm has three rates, the best by accuracy on val is taken.
 """
 
 from collections.abc import Iterator
+import itertools
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -49,34 +50,32 @@ def sums(study: claims.Study) -> Iterator[Sum]:
   def side(school, arm, epochs):
     return claims.Side((arm,), epochs, school)
 
-  fresh = side('stream', 'fresh', 1000)
-  for k in agenda.PERIODS:
-    again = side('stream', f'{k} epochs', 1000)
+  for epochs, k in itertools.product((300, 1000), agenda.PERIODS):
+    fresh = side('stream', 'fresh', epochs)
+    again = side('stream', f'{k} epochs', epochs)
     if k < 30:
-      yield _above(12, f'fresh views above {k} epochs of them', 'top1', fresh,
+      yield _above(12, f'{epochs} epochs: fresh views above {k} epochs of them', 'top1', fresh,
                    again)
     else:
-      yield _above(12, f'{k} epochs of views lose less than a point', 'top1',
+      yield _above(12, f'{epochs} epochs: {k} of views lose less than a point', 'top1',
                    again, fresh, .01)
-    yield _above(12, f'KL from {k} epochs of views above that from fresh ones',
+    yield _above(12, f'{epochs} epochs: KL from {k} of views above that from fresh',
                  'kl', again, fresh)
   lengths = (30, 100, 300, 1000, 3000)
   funmatch, same, labels = ({epochs: side('patient', arm, epochs)
                              for epochs in lengths} for arm in (
                                  'funmatch', 'same/ic', 'labels, mixed up'))
+  funmatch[3000] = side('long', 'funmatch', 3000)
   for short, long in zip(lengths, lengths[1:]):
     yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
                  funmatch[long], funmatch[short])
-  for epochs in (1000, 3000):
-    yield _above(3, f'funmatch above labels mixed up, {epochs} epochs', 'top1',
-                 funmatch[epochs], labels[epochs])
+  yield _above(3, 'funmatch above labels mixed up, 1000 epochs', 'top1',
+               funmatch[1000], labels[1000])
   yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
                funmatch[30])
-  for epochs in lengths[1:]:
+  for epochs in lengths[1:-1]:
     yield _above(4, f'funmatch above same/ic, {epochs} epochs', 'top1',
                  funmatch[epochs], same[epochs])
-  yield _above(5, 'labels mixed up: 1000 epochs above 3000', 'top1',
-               labels[1000], labels[3000])
   for epochs in (300, 1000):
     lead = ((1., side('begun', 'begun', 30)), (-1., side('begun', 'random', 30)))
     if epochs == 300:

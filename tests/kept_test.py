@@ -114,6 +114,22 @@ def test_rows_that_repeat_are_the_first_ones_again(room, shelf):
   assert distance(got, want) == 0 < distance(got, other)
 
 
+def test_a_run_that_outlasts_the_shelf_goes_on_with_new_views(room, shelf):
+  """Rows that are written anew hold the batches that come after them."""
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    long = shelf_lib.Shelf(SIZE, {FUNMATCH: 2 * shelf_lib.CHUNK}, room, pool)
+    short = shelf_lib.Shelf(SIZE, {FUNMATCH: STEPS}, room, pool)
+    long.record(FUNMATCH, 2 * shelf_lib.CHUNK)
+    short.record(FUNMATCH, STEPS)
+    before = np.array(short.kept.views)
+    short.refill(FUNMATCH, 1)
+    views = np.asarray(long.kept.views)
+    np.testing.assert_array_equal(before, views[:shelf_lib.CHUNK])
+    np.testing.assert_array_equal(short.kept.views, views[shelf_lib.CHUNK:])
+    short.record(FUNMATCH, STEPS)  # The first turn again.
+    np.testing.assert_array_equal(short.kept.views, before)
+
+
 def test_every_stage_has_rates_rows_and_students():
   """What a stage reads is on the shelf, and no longer than it is kept."""
   tuned = [dict(arm=arm.name, stage=f'patient_rates_{epochs}', epochs=epochs,
@@ -127,7 +143,8 @@ def test_every_stage_has_rates_rows_and_students():
     shape = len(stage.arms), stage.columns
     assert lr.shape == wd.shape == t.shape == shape and len(seeds) == shape[1]
     for arm in stage.arms:
-      assert (arm.period or stage.epochs) <= agenda.ROOM[arm.source]
+      assert stage.school == 'long' or (
+          arm.period or stage.epochs) <= agenda.ROOM[arm.source]
       assert agenda.STREAMS[arm.source.stream][2] >= agenda.ROOM[arm.source]
   with pytest.raises(ValueError, match='not tuned'):
     agenda.rate([], 'funmatch', 300)

@@ -44,12 +44,12 @@ def test_a_stream_may_lose_a_point_and_no_more(judged):
   shares = {f'{k} epochs': .5 for k in agenda.PERIODS} | {
       'fresh': .6, '30 epochs': .6, '1 epochs': .7}
   found = judged(stream_run_1000=shares)
-  assert found[12, 'fresh views above 3 epochs of them']['verdict'] == 'shown'
-  assert found[12, 'fresh views above 1 epochs of them']['verdict'] == 'against'
-  kept = found[12, '30 epochs of views lose less than a point']
+  assert found[12, '1000 epochs: fresh views above 3 epochs of them']['verdict'] == 'shown'
+  assert found[12, '1000 epochs: fresh views above 1 epochs of them']['verdict'] == 'against'
+  kept = found[12, '1000 epochs: 30 of views lose less than a point']
   assert kept['verdict'] == 'shown'
   assert kept['difference'] == pytest.approx(.01)
-  lost = found[12, '100 epochs of views lose less than a point']
+  lost = found[12, '1000 epochs: 100 of views lose less than a point']
   assert lost['verdict'] == 'against'
   assert lost['difference'] == pytest.approx(-.09)
   assert found[3, 'funmatch, 300 epochs above 100'] is None
