@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
+from big_distill import shipped
+
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
          *sorted((ROOT / 'docs').rglob('*.md'))]
@@ -134,6 +136,21 @@ def test_other_commands_are_everybody_s_or_say_what_they_need():
              and command.words[:2] != ('python', '-c')
              and '.venv/bin/' not in command.words[0]]
   assert not unknown, '\n'.join(map(str, unknown))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_programs_and_configs_in_the_text_are_there(page):
+  """In `...` as in blocks: names alone, since what follows is often cut short."""
+  text = page.read_text()
+  for module in re.findall(r'python -m ((?:big_distill|bench)[\w.]*)', text):
+    module = module.rstrip('.')
+    if module not in ('big_distill.tools', 'big_distill.tools.NAME'):
+      assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
+  for tool in re.findall(r'\bbig-distill-([a-z]+)', text):
+    assert (ROOT / f'big_distill/tools/{tool}.py').exists(), tool
+  for config in re.findall(r'--config=((?:configs/)?[a-z_0-9]+\.py)', text):
+    mine = config == 'configs/mine.py'  # Of the reader's.
+    assert mine or shipped.find(config), config
 
 
 def test_extras_that_pages_install_are_extras(monkeypatch):
