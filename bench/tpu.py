@@ -2,7 +2,7 @@
 
   python -m bench.tpu compile     compiles what the file lacks, one after another
   python -m bench.tpu count       counts the arithmetic of all runs, by shapes
-  python -m bench.tpu table       prints the table of docs/tpu.md
+  python -m bench.tpu table       writes the table into docs/tpu.md
 
 A row takes from half a minute to half an hour of a core. It is what
 python -m big_distill.tools.compile says of a config, a slice and a dtype; a
@@ -11,6 +11,7 @@ program that an earlier row compiled is taken from bench/tpu_programs.jsonl.
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from big_distill import slices
 HERE = pathlib.Path(__file__).parent
 ROWS, PROGRAMS = HERE / 'tpu.jsonl', HERE / 'tpu_programs.jsonl'
 COUNTED = HERE / 'tpu_flops.json'
+PAGE = HERE.parent / 'docs/tpu.md'
 IMAGENET = 'configs/imagenet.py:epochs=300'
 
 
@@ -112,39 +114,55 @@ def count() -> None:
 
 
 def table() -> str:
-  """All runs, those that were compiled and those that were not."""
-  rows, counted = done(), json.loads(COUNTED.read_text())
-  lines = ['| run | on | in | GiB held | GB moved | MB given | ms a step: '
-           'arithmetic, memory | hours at least | compiled in |',
-           '| --- | --- | --- | --- | --- | --- | --- | --- | --- |']
-  for run in runs():
-    which = slices.parse(run.slice)
-    flops, steps = counted[run.title]
-    arithmetic = flops / which.chips / which.chip.flops
-    cells = [run.title, run.slice, run.dtype]
-    if run not in rows:
-      cells += ['not compiled', '', '', f'{1e3 * arithmetic:.0f}, ?',
-                f'{arithmetic * steps / 3600:.3g}', '']
-    else:
-      cells += _cells(rows[run], which, arithmetic)
-    lines.append('| ' + ' | '.join(cells) + ' |')
+  """What was compiled, line by line; then all runs, by their arithmetic."""
+  rows = done()
+  lines = ['| run | on | activations | GiB held | GB moved | MB given | ms of '
+           'arithmetic, memory | hours at least | compiled in |', '| --- ' * 9 + '|']
+  lines += [_line(run.title, run.slice, run.dtype, *_cells(rows[run], run))
+            for run in runs() if run in rows]
+  names = ['v3-32', 'v4-32', 'v5e-32', 'v6e-8']
+  lines += ['', _line('run', 'TFLOP a step', *names), '| --- ' * 6 + '|']
+  for title, (flops, steps) in json.loads(COUNTED.read_text()).items():
+    lines.append(_line(title, f'{flops / 1e12:,.0f}', *(
+        _hours(flops * steps, slices.parse(name), [
+            run.dtype for run in rows if (run.title, run.slice) == (title, name)])
+        for name in names)))
   return '\n'.join(lines)
 
 
-def _cells(row, which, arithmetic):
-  held = f'{row["held"] / 2**30:.2f} of {which.chip.free}'
+def _line(*cells):
+  return '| ' + ' | '.join(cells) + ' |'
+
+
+def _hours(flops, which, compiled):
+  hours = flops / which.chips / which.chip.flops / 3600
+  return f'{hours:.2g} h, ' + (
+      f'compiled in {" and ".join(compiled)}' if compiled else 'not compiled')
+
+
+def _cells(row, run):
+  chip, programs = slices.parse(run.slice).chip, row['programs']
+  held = f'{row["held"] / 2**30:.2f} of {chip.free}'
   if not row['fits']:
-    return [f'{held}: does not fit; {row["largest"]:,} images would', '', '',
-            f'{1e3 * arithmetic:.0f}, ?', '', '']
-  programs = row['programs']
+    return [f'{held}: does not fit, a batch of {row["largest"]:,} would', '', '',
+            '', '', '']
   moved = sum(each['moved'] for each in programs)
   given = sum(size for each in programs for _, size in each['given'].values())
-  memory = moved / (which.chip.bandwidth / which.chip.devices)
+  flops = sum(each['flops'] for each in programs)
   return [held, f'{moved / 1e9:.1f}', f'{given / 1e6:.1f}',
-          f'{1e3 * arithmetic:.0f}, {1e3 * memory:.0f}', f'{row["hours"]:.3g}',
+          f'{1e3 * flops * chip.devices / chip.flops:.0f}, '
+          f'{1e3 * moved * chip.devices / chip.bandwidth:.0f}',
+          f'{row["hours"]:.3g}',
           f'{sum(each["seconds"] for each in programs):.0f} s']
+
+
+def replaced(page: str) -> str:
+  """The page with its table made anew."""
+  return re.sub(r'(<!-- tpu -->\n).*(<!-- /tpu -->)',
+                lambda found: f'{found[1]}{table()}\n{found[2]}', page,
+                flags=re.DOTALL)
 
 
 if __name__ == '__main__':
   {'compile': compile_all, 'count': count,
-   'table': lambda: print(table())}[sys.argv[1]]()
+   'table': lambda: PAGE.write_text(replaced(PAGE.read_text()))}[sys.argv[1]]()

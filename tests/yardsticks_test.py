@@ -11,7 +11,10 @@ from bench import plain_flax
 from bench import report
 from bench import scaling
 from bench import topk as topk_bench
+from bench import tpu
+from big_distill import command
 from big_distill import params as params_lib
+from big_distill import slices
 from big_distill.input import crops
 from big_distill.models import bit
 
@@ -153,3 +156,16 @@ def test_errors_of_kept_logits_are_of_the_buckets_and_of_nothing_else():
     assert all_of_them['renormalised_error'] == pytest.approx(0, abs=1e-9)
   # The tail's classes get no gradient, the others too much.
   assert kept[8]['renormalised_error'] > kept[8]['gradient_error']
+
+
+def test_page_on_tpus_has_the_table_of_what_was_compiled():
+  page = tpu.PAGE.read_text()
+  assert page.count('<!-- tpu -->') == 1
+  assert tpu.replaced(page) == page, 'Run python -m bench.tpu table.'
+
+
+def test_runs_of_the_table_are_configs_and_slices_that_there_are():
+  for run in tpu.runs():
+    command.resolve(run.words[:1])
+    slices.parse(run.slice)
+  assert len(set(tpu.runs())) == len(tpu.runs())
