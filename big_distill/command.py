@@ -50,6 +50,11 @@ def program(main: Callable[..., None],
     except ValueError as error:
       logging.debug('Traceback', exc_info=True)
       sys.exit(f'Error: {error}')
+    except OSError as error:
+      if error.filename is None:
+        raise
+      sys.exit(f'Error: {error.filename}: {error.strerror}. Mend it, or name '
+               'another file or folder.')
 
   others = {*flags.FLAGS}
   define()

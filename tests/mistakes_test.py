@@ -84,3 +84,14 @@ def test_a_config_of_the_wrong_structure_is_one_line(change, message):
 def test_an_argument_that_is_given_twice_is_refused():
   with pytest.raises(ValueError, match='argument epochs is given twice'):
     common.parse('epochs=3,epochs=4', epochs=1)
+
+
+def test_a_file_that_cannot_be_written_is_one_line_in_every_program(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(command.app, 'run', lambda obey, flags_parser: obey(['x']))
+  monkeypatch.setattr('sys.argv', ['x'])
+  with pytest.raises(SystemExit) as left:
+    command.program(lambda flag: (tmp_path / 'none' / 'x.csv').write_text(''))
+  assert str(left.value) == (
+      f'Error: {tmp_path}/none/x.csv: No such file or directory. Mend it, or '
+      'name another file or folder.')

@@ -9,11 +9,9 @@ Its images are of config.student.size; teachers and evaluations are the config's
 
 from collections.abc import Mapping
 import functools
-import json
 from typing import Any
 
 from absl import flags
-from etils import epath
 import jax
 
 from big_distill import classroom
@@ -24,6 +22,7 @@ from big_distill import lessons as lessons_lib
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import registry
+from big_distill import runs
 from big_distill import views
 
 
@@ -60,7 +59,7 @@ def main(flag):
   if jax.process_index() == 0:
     print(table(metrics))
     if flag.out:
-      epath.Path(flag.out).write_text(json.dumps(metrics, indent=2) + '\n')
+      runs.save(flag.out, metrics)
 
 
 def _define_flags():
