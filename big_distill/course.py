@@ -162,7 +162,7 @@ def recipe(config: Mapping[str, Any], room: classroom.Classroom,
              if key in NUMBERS and (value or key != 'clip')}
   alike = {key: value for key, value in runs.flat(runs.plain({
       'student': config['student'], 'optim': optim_, 'loss': loss})).items()
-           if key != 'student.seed' and key.split('.', 1)[1] not in numbers}
+           if key != 'student.seed' and key.split('.', 1)[-1] not in numbers}
   return stacks.Recipe(
       repr(sorted(alike.items())), make, numbers,
       type(room.student).__module__.rsplit('.', 1)[-1],

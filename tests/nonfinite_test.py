@@ -137,8 +137,8 @@ def test_skipping_goes_on_and_counts(tmp_path, monkeypatch):
   config, rows = config_of(on_nonfinite='skip', total_steps=9), Rows()
   make = course_lib.make_class
 
-  def sick(*args):
-    courses = make(*args)
+  def sick(*args, **options):
+    courses = make(*args, **options)
     course = courses['']
     good = course.faculty()
     bad, taken = parallel.replicate(
