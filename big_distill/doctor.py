@@ -20,6 +20,7 @@ from big_distill import runs
 from big_distill import steps
 
 OK, LOOK, WRONG = 'ok', 'look', 'wrong'
+ROUNDING = 1e-3  # Of the largest answer; GPUs may sum in another order.
 
 
 class Finding(NamedTuple):
@@ -165,6 +166,25 @@ def accuracies(course: course_lib.Course) -> list[Finding]:
             '' if right > majority + slack else ' Are classes in its order, and '
             'are images normalised as it wants?')))
   return findings
+
+
+def unchanged(course: course_lib.Course) -> list[Finding]:
+  """Whether teachers answer the first batch at the end as they did at first.
+
+  A change says that weights or arithmetic on the devices are not what they were.
+  """
+  change = course.steps.changed()
+  if change is None:
+    return []
+  about = 'answers at the end'
+  if change < ROUNDING:
+    return [Finding(OK, about, 'the teachers answer the first batch as they did '
+                    'at first, ' + (f'up to rounding ({change:.1g}).' if change
+                                    else 'bit for bit.'))]
+  return [Finding(WRONG, about, 'the teachers answer the first batch otherwise '
+                  f'than at first, by up to {change:.2g} of the largest answer: '
+                  'their weights or a device changed under the run. Look at the '
+                  'devices, and train again in another --workdir.')]
 
 
 def cost(course: course_lib.Course, seconds: float | None = None,

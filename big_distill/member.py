@@ -106,14 +106,22 @@ class Member:
     """Waits for what is being written."""
     self._checkpoints.close()
 
-  def finish(self) -> dict[str, Any]:
-    """Saves the student; returns report.result."""
+  def finish(self, findings: list[doctor.Finding]) -> dict[str, Any]:
+    """Saves the student; returns report.result.
+
+    `findings` are the doctor's at the end; they are said, and kept.
+    """
     self.close()
+    for finding in findings:
+      logging.log(logging.INFO if finding.status == doctor.OK else logging.ERROR,
+                  '%s, %s: %s', finding.status, finding.about, finding.text)
     student = f'{self._workdir}/student.npz'
     if jax.process_index() == 0:
       with runs.writing(student):
         pretrained.save(student, parallel.first(self.state.params),
                         self.course.layout, self.course.card)
+      if findings:
+        doctor.keep([*doctor.read(self._workdir), *findings], self._workdir)
     return report.result(self._writer.read(), self.course)
 
 
@@ -133,6 +141,8 @@ def assemble(seats: Mapping[str, Seat], data: Any, allow: Iterable[str] = (),
              for name, seat in seats.items()}
   if jax.process_index() == 0:
     for name, seat in seats.items():
+      if members[name].step == courses[name].plan.total:
+        continue  # What it found at the end stays.
       doctor.keep([*findings, *doctor.cost(courses[name])], seat.workdir)
   return members
 

@@ -67,6 +67,7 @@ class Live:
     self._lesson, self.learners, self._feed = lesson, learners, feed
     self._faculty = faculty
     self.audited: dict[str, float] = {}  # Metrics of the last audit.
+    self._first: Any = None  # What was asked first, and the answers.
 
   @functools.cached_property
   def teach(self) -> Callable:
@@ -90,8 +91,32 @@ class Live:
     if not any(teacher.size for teacher in self._lesson.teachers):
       return []
     state, *_ = states.values()
-    *_, kept = self.teach(stacks.cut(state).step, self._faculty(), call)
+    step = stacks.cut(state).step
+    *_, kept = self.teach(step, self._faculty(), call)
+    if self._first is None:
+      self._first = (parallel.first(step), parallel.join(call),
+                     parallel.join(kept))
     return kept
+
+  def changed(self) -> float | None:
+    """Asks once more what was asked first: the largest change of an answer.
+
+    Relative to the largest answer; 0 is bitwise. None if nobody was asked.
+    """
+    if self._first is None:
+      return None
+    step, call, before = self._first
+    with jax.transfer_guard('allow'):
+      *_, after = self.teach(parallel.replicate(step), self._faculty(),
+                             parallel.split(call))
+    changes = [0.]
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(
+        parallel.join(after))):
+      if (x.view(np.uint8) != y.view(np.uint8)).any():
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        changes.append(float(np.nan_to_num(
+            np.abs(x - y), nan=np.inf).max() / np.abs(x).max()))
+    return max(changes)
 
   def _follow(self, states, call, kept):
     call, taken = {**call, 'answers': kept}, {}

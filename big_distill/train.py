@@ -5,6 +5,7 @@ import contextlib
 from absl import logging
 import jax
 
+from big_distill import doctor
 from big_distill import leaving
 from big_distill import ledger
 from big_distill import member as member_lib
@@ -77,4 +78,5 @@ def _learn(members, first, preemption):
         logging.info('Preempted: saved step %d. %s', step, leaving.go_on())
         return None
 
-  return {name: member.finish() for name, member in members.items()}
+  findings = doctor.unchanged(first.course)
+  return {name: member.finish(findings) for name, member in members.items()}

@@ -9,6 +9,7 @@ import pytest
 from big_distill import cards
 from big_distill import course as course_lib
 from big_distill import doctor
+from big_distill import parallel
 from big_distill import pretrained
 from big_distill.input import pipeline
 from big_distill.tools import doctor as tool
@@ -92,6 +93,22 @@ def test_a_dead_teacher_is_looked_at_and_a_live_one_is_ok(course, tmp_path):
   other = course_lib.make(config(**{'teachers.teacher.init': path}), pipeline)
   (found,) = doctor.accuracies(other)
   assert found.status == doctor.LOOK and 'in its order' in found.text
+
+
+def test_answers_that_changed_under_a_run_are_said_at_its_end(course):
+  assert doctor.unchanged(course) == []  # Nobody was asked yet.
+  call = parallel.split(next(course.feed.batches(0)))
+  course.steps.take({'': parallel.replicate(course.state)}, call, 0, 1)
+  good, = doctor.unchanged(course)
+  assert good.status == doctor.OK and 'bit for bit' in good.text
+  params = course.faculty()
+  for factor, status in ((1 + 1e-5, doctor.OK), (1.01, doctor.WRONG),
+                         (np.nan, doctor.WRONG)):
+    course.steps._faculty = lambda factor=factor: jax.tree.map(
+        lambda x: x * np.float32(factor), params)
+    found, = doctor.unchanged(course)
+    assert found.status == status and 'bit for bit' not in found.text
+  course.steps._faculty = course.faculty
 
 
 def test_a_plan_reads_no_weights_and_costs_what_it_says(monkeypatch, course):

@@ -73,6 +73,9 @@ def test_a_run_ends_with_its_result_in_a_table_and_a_file(whole):
   assert result['steps'] == 40 and result['images_per_s'] > 0
   assert 0 <= result['student_top1'] <= 1 and result['kl'] > 0
   assert f'{result["teacher_top1"]:.1%}' in out and 'agreement' in out
+  said = json.loads((workdir / 'doctor.json').read_text())['findings'][-1]
+  assert (said['status'], said['about']) == ('ok', 'answers at the end')
+  assert f'ok, answers at the end: {said["text"]}' in out
 
 
 def test_a_run_says_at_its_start_what_one_would_ask_of_a_dead_one(whole):
