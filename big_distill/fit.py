@@ -11,6 +11,7 @@ import jax
 from big_distill import hlo
 from big_distill import plan as plan_lib
 from big_distill import programs as programs_lib
+from big_distill import registry
 from big_distill import slices
 
 GIB = 2**30
@@ -118,17 +119,19 @@ def remedies(found: dict[str, Any], plan: plan_lib.Plan,
   b, most = plan.batch_size // which.devices, found['largest'] // which.devices
   said = []
   if most:
-    said.append(f'batch_size={found["largest"]:,}')
+    said.append(f'--config.batch_size={found["largest"]}')
     groups = b // plan.group
     parts = next((k for k in range(plan.accumulate + 1, groups + 1)
                   if groups % k == 0 and b // k * plan.accumulate <= most), 0)
     if parts:
-      said.append(f'accumulate={parts}')
+      said.append(f'--config.accumulate={parts}')
   student = {**config['student']}
-  if student.get('family') == 'bit' and not student.get('remat'):
-    said.append('student.remat=True')
+  family = student.get('family')
+  if family and not student.get('remat') and 'remat' in (
+      registry.load('models', family).Model.__dataclass_fields__):
+    said.append('--config.student.remat=True')
   if student.get('dtype', 'float32') == 'float32':
-    said.append('--dtype=bfloat16')
+    said.append('--config.student.dtype=bfloat16')
   for slice_ in which.larger:
     share = plan.batch_size / slice_.devices
     if share <= most and share % (plan.group * plan.accumulate) == 0:

@@ -155,8 +155,9 @@ def test_a_run_that_does_not_fit_is_told_what_would():
       [compiled(held=22 * gib, temporary=20 * gib)], made, which)
   assert found['largest'] == 88 * 32  # 13.75 of 20 GiB, in groups of 8.
   assert fit.remedies(found, made.plan, config, which) == [
-      'batch_size=2,816', 'accumulate=2', 'student.remat=True',
-      '--dtype=bfloat16', '--slice=v5e-64']
+      '--config.batch_size=2816', '--config.accumulate=2',
+      '--config.student.remat=True', '--config.student.dtype=bfloat16',
+      '--slice=v5e-64']
 
 
 def test_least_time_is_that_of_what_takes_longest():
