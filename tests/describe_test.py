@@ -13,7 +13,7 @@ PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'configs.md'
 
 def test_the_page_is_of_today():
   assert PAGE.read_text() == describe.page(), (
-      'Stale: python -m big_distill.tools.describe > docs/configs.md')
+      'Stale: python -m big_distill.tools.describe --out=docs/configs.md')
 
 
 @pytest.mark.parametrize('path', [

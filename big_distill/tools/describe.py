@@ -1,6 +1,6 @@
-"""Prints docs/configs.md: every key of a config, its type, default and meaning.
+"""Writes docs/configs.md: every key of a config, its type, default and meaning.
 
-  python -m big_distill.tools.describe > docs/configs.md
+  python -m big_distill.tools.describe --out=docs/configs.md
 
 Keys, types and defaults are read off the functions that sections are passed to
 (signatures.py), meanings are sentences of meanings.py.
@@ -9,13 +9,15 @@ Keys, types and defaults are read off the functions that sections are passed to
 from collections.abc import Iterator
 import inspect
 
+from absl import flags
+
 from big_distill import command
 from big_distill import meanings
 from big_distill import signatures
 
 HEAD = """# What a config can say
 
-Made by `python -m big_distill.tools.describe` from the signatures; do not edit.
+Made by `python -m big_distill.tools.describe --out=FILE` from the signatures; do not edit.
 
 Each key is set by a flag, `--config.SECTION.KEY=VALUE`, whether or not the config
 file holds it, and removed by `=None`, a section too. Lists are written (1, 2). A key
@@ -76,9 +78,14 @@ def page() -> str:
 
 
 def main(flag):
-  del flag
-  print(page(), end='')
+  with open(flag.out, 'w') as file:
+    file.write(page())
+
+
+def _define_flags():
+  flags.DEFINE_string('out', None, 'File to write.')
+  flags.mark_flags_as_required(['out'])
 
 
 if __name__ == '__main__':
-  command.program(main)
+  command.program(main, _define_flags)
