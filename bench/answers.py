@@ -18,6 +18,7 @@ from big_distill import command
 from big_distill import costs
 from big_distill import course as course_lib
 from big_distill import parallel
+from big_distill import stacks
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -35,12 +36,18 @@ def stepper(courses, batch):
     nonlocal states, at
     taken = first.steps.take(states, batch, at, at + 1)
     states, at = {name: state for name, (state, _) in taken.items()}, at + 1
-    return [scalars['loss'] for _, scalars in taken.values()]
+    return [scalars for _, scalars in taken.values()]
 
   return step
 
 
-def measure(config, data, students, calls, repeats):
+def layout_of(courses):
+  course, *_ = courses.values()
+  learners, *_ = course.steps.learners.values()
+  return learners.layout
+
+
+def measure(config, data, students, calls, repeats, layout=None):
   """Rows: way, students, ms of a step, student-images per second, and so on."""
   config = {**config, 'evals': {}, 'steps_per_call': 1, 'total_steps': 10**6,
             'data': {**config.get('data', {}), 'resident': False}}
@@ -52,7 +59,8 @@ def measure(config, data, students, calls, repeats):
     ways = {('live', 1): course_lib.make_class({'': config}, data),
             ('kept answers', 1): course_lib.make_class({'': kept}, data),
             ('live', students): course_lib.make_class(
-                {str(i): config for i in range(students)}, data)}
+                {str(i): config for i in range(students)}, data,
+                layout=layout)}
     live = ways['live', 1]['']
     batch = parallel.split(next(live.feed.batches(0)))
     runs = {way: stepper(courses, batch) for way, courses in ways.items()}
@@ -75,6 +83,7 @@ def measure(config, data, students, calls, repeats):
         'by_arithmetic': round(n * (taught + learnt) / (
             n * learnt + (0 if way == 'kept answers' else taught)), 2),
         'read_ms': round(1e3 * read, 3), 'answer_bytes': store.record,
+        'layout': layout_of(ways[way, n]),
         'batch': b, 'size': room.size, 'classes': room.num_classes,
     } for (way, n), (_, seconds) in times.items()]
 
@@ -82,7 +91,7 @@ def measure(config, data, students, calls, repeats):
 def main(flag):
   logging.set_verbosity(logging.WARNING)
   rows = measure({**flag.config}, noise.Noise(flag.classes), flag.students,
-                 flag.steps, flag.repeats)
+                 flag.steps, flag.repeats, flag.stack)
   for row in rows:
     print(f'{row["way"]:14}{row["students"]:3} students{row["ms"]:10,.1f} ms'
           f'{row["images_per_s"]:12,.0f} student-images/s'
@@ -100,6 +109,7 @@ def _define_flags():
   flags.DEFINE_integer('classes', 12, 'Classes, where data would tell.', 1)
   flags.DEFINE_integer('steps', 4, 'Steps in a row that are timed as one.', 1)
   flags.DEFINE_integer('repeats', 5, 'Rounds.', 1)
+  flags.DEFINE_enum('stack', None, [*stacks.LAYOUTS], 'Layout of the class.')
   flags.DEFINE_string('name', 'quickstart', 'What the models are called.')
   flags.DEFINE_string('csv', None, 'File to write the rows to.')
   flags.mark_flags_as_required(['config'])

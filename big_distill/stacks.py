@@ -77,6 +77,11 @@ class Row:
     """[d, ...] of the newest call."""
     return self.stack.cut(self._part, self._place)
 
+  def block_until_ready(self) -> 'Row':
+    """Waits for the newest call, as jax.block_until_ready has arrays do."""
+    self.stack.wait()
+    return self
+
 
 def cut(x: Any) -> Any:
   """A tree [d, ...], cut out where it is a Row."""
@@ -106,6 +111,9 @@ class Stack:
 
   def cut(self, part: str, place: int) -> Any:
     return self._cut(self._parts[part], self._places[place])
+
+  def wait(self) -> None:
+    jax.block_until_ready(self._parts)
 
 
 class Learners:
