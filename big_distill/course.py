@@ -165,7 +165,7 @@ def recipe(config: Mapping[str, Any], room: classroom.Classroom,
            if key != 'student.seed' and key.split('.', 1)[-1] not in numbers}
   return stacks.Recipe(
       repr(sorted(alike.items())), make, numbers,
-      cards.family_of(room.student),
+      cards.family_of(room.student), optim_.get('name', 'adam'),
       lambda: costs.flops(room.student, room.params, room.size)
       * plan.batch_size / parallel.device_count())
 

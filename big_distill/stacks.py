@@ -41,28 +41,32 @@ LAYOUTS = {'beside': lambda step: step, 'map': _mapped, 'vmap': _at_once}
 # Families of which many small students were faster by vmap on a GPU: 8 of the
 # quickstart's, batch 64, at 62,700 images/s on an H100, by lax.map at 43,500.
 STACKED = {('gpu', 'bit')}
+# Shampoo's and SOAP's roots are computed when due, under jax.vmap at every step.
+OPTIMIZERS = {'adam', 'sgd'}
 # That many operations of a forward pass of a device's batch count as small. The
 # quickstart's student has 1e9; a ResNet-50 at 128 px and batch 128 has 3e11, and
 # is not measured stacked.
 SMALL = 1e10
 
 
-def choose(family: str, flops: Callable[[], float], platform: str) -> str:
-  """The layout for students of a family, by operations of a forward pass."""
-  small = (platform, family) in STACKED and flops() <= SMALL
-  return 'vmap' if small else 'beside'
+def choose(recipe: 'Recipe', platform: str) -> str:
+  """The layout for students of a recipe on this kind of device."""
+  fast = ((platform, recipe.family) in STACKED
+          and recipe.optimizer in OPTIMIZERS and recipe.flops() <= SMALL)
+  return 'vmap' if fast else 'beside'
 
 
 class Recipe(NamedTuple):
   """How a student learns, its numbers apart.
 
   alike: students of which this is equal learn by one program. make: numbers ->
-    Pupil; they may be tracers. family, flops: see `choose`.
+    Pupil; they may be tracers. flops: of a forward pass of a device's batch.
   """
   alike: str
   make: Callable[[Mapping[str, Any]], steps.Pupil]
   numbers: Mapping[str, np.ndarray]
   family: str
+  optimizer: str
   flops: Callable[[], float]
 
 
@@ -127,8 +131,7 @@ class Learners:
     recipe, *_ = recipes.values()
     if len(recipes) == 1:
       layout = 'beside'
-    self.layout = layout or choose(recipe.family, recipe.flops,
-                                   jax.default_backend())
+    self.layout = layout or choose(recipe, jax.default_backend())
     self._lesson, self._make, self._stack = lesson, recipe.make, None
     self._recipes = recipes
     # (State, numbers, call with answers) -> State, scalars.

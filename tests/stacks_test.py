@@ -12,12 +12,14 @@ from big_distill import stacks
 from big_distill.ops import layers
 
 
-@pytest.mark.parametrize('family, flops, platform, want', [
-    ('bit', 1e9, 'gpu', 'vmap'), ('bit', 1e9, 'cpu', 'beside'),
-    ('bit', 3e11, 'gpu', 'beside'), ('vit', 1e9, 'gpu', 'beside')])
+@pytest.mark.parametrize('family, optimizer, flops, platform, want', [
+    ('bit', 'adam', 1e9, 'gpu', 'vmap'), ('bit', 'adam', 1e9, 'cpu', 'beside'),
+    ('bit', 'adam', 3e11, 'gpu', 'beside'), ('vit', 'adam', 1e9, 'gpu', 'beside'),
+    ('bit', 'shampoo', 1e9, 'gpu', 'beside')])
 def test_only_what_was_measured_faster_stacked_is_stacked(
-    family, flops, platform, want):
-  assert stacks.choose(family, lambda: flops, platform) == want
+    family, optimizer, flops, platform, want):
+  recipe = stacks.Recipe('', None, {}, family, optimizer, lambda: flops)
+  assert stacks.choose(recipe, platform) == want
 
 
 @pytest.mark.parametrize('k', [3, 5])
