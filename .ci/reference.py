@@ -47,10 +47,11 @@ def flags(tree):
   for node in ast.walk(tree):
     if isinstance(node, ast.Call) and ast.unparse(node.func).startswith((
         'flags.DEFINE_', 'config_flags.DEFINE_')):
-      name, default, *rest = [
-          each.value if isinstance(each, ast.Constant) else ast.unparse(each)
-          for each in node.args]
-      text = next((each for each in rest if isinstance(each, str)), '')
+      name, default, *rest = node.args
+      name, default = (each.value if isinstance(each, ast.Constant)
+                       else ast.unparse(each) for each in (name, default))
+      text = next((each.value for each in rest if isinstance(each, ast.Constant)
+                   and isinstance(each.value, str)), '')
       shown = '' if default in (None, False, '', '[]') else f'`{default}`'
       yield name, shown, text.replace('|', '\\|')
 

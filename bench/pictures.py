@@ -19,7 +19,7 @@ from big_distill import views
 SIZE, COUNT = 96, 6  # Pixels a side of a view; photographs beside each other.
 CROPS = ('squash', 'central', 'random#a', 'window#a', 'inception#a',
          'inception#b')
-MODES = ('fix/rs', 'ind/ic', 'same/ic', 'funmatch')
+MODES, BESIDE = ('fix/rs', 'ind/ic', 'same/ic', 'funmatch'), 3
 LOGS = {'80 epochs': 'quickstart', '300 epochs': 'quickstart_patient'}
 PERIOD, EPOCHS = 3, 9  # Of the drawing of a store.
 
@@ -64,14 +64,20 @@ def draw_crops(pyplot, data, file):
 
 
 def draw_modes(pyplot, data, file):
-  rows = []
-  for name in MODES:
+  """Student above teacher, modes side by side."""
+  figure, axes = pyplot.subplots(2, len(MODES), figsize=(12, 2.3))
+  for column, name in zip(axes.T, MODES):
     mode = views.MODES[name]
     seen = rendered(data, [mode.student, mode.teacher])
-    for who, view in (('student', mode.student), ('teacher', mode.teacher)):
+    for axis, view in zip(column, (mode.student, mode.teacher)):
       images = blended(seen[view]) if mode.mixup else seen[view]
-      rows.append((f'{name}\n{who}', images))
-  _show(pyplot, rows, file)
+      axis.imshow(np.concatenate([*images[:BESIDE]], axis=1))
+      axis.set(xticks=[], yticks=[])
+    column[0].set_title(name, fontsize=11)
+  for axis, who in zip(axes[:, 0], ('student', 'teacher')):
+    axis.set_ylabel(who, fontsize=11)
+  figure.subplots_adjust(wspace=.04, hspace=.03)
+  _save(pyplot, figure, file)
 
 
 def draw_patience(pyplot, logs, file):
