@@ -24,7 +24,8 @@ TRAIN = [
 ]
 PLOT = ['matplotlib']
 # Formats of tools/export.py that need more, each read by its own runtime.
-EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'ai-edge-litert>=2']
+EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'ai-edge-litert>=2',
+          'safetensors>=0.5']
 
 setuptools.setup(
     name='big_distill',
@@ -77,6 +78,8 @@ setuptools.setup(
         'cuda': ['jax[cuda13]'],
         'plot': PLOT,
         'export': EXPORT,
+        # --to=timm and --to=torchvision of tools/export.py.
+        'torch': ['torch>=2', 'timm>=1', 'torchvision', 'safetensors>=0.5'],
         'test': [*TRAIN, *PLOT, *EXPORT, 'pytest', 'pytest-xdist',
                  'hypothesis', 'beartype', 'nbclient', 'nbformat', 'ipykernel',
                  'scipy',

@@ -49,6 +49,9 @@ def facts(served: served_lib.Served, run: runs.Run | None,
       'result': (run.result or {}) if run else {},
       'files': [row._replace(file=os.path.basename(row.file))._asdict()
                 for row in rows],
+      'python': {name: exported.load(name).lines(card, name)
+                 for name in sorted({row.format for row in rows})
+                 if hasattr(exported.load(name), 'lines')},
       'checksum of the parameters': params_lib.checksum(
           params_lib.flatten(served.kept)),
       'config': config,
@@ -76,6 +79,8 @@ def text(found: Mapping[str, Any], rows: Sequence[exported.Row]) -> str:
   if any(row.format == 'stablehlo' for row in rows):
     lines += [f'StableHLO was written by JAX {jax.__version__}, and is promised '
               f'to be read for {stablehlo.MONTHS} months: keep the npz.', '']
+  for name, python in found['python'].items():
+    lines += [f'## {name}', '', '```python', python.rstrip(), '```', '']
   for title in ('taught by', 'data', 'measured', 'result'):
     if found[title]:
       lines += [f'## {title.capitalize()}', '', '| | |', '|---|---|']

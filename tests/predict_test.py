@@ -10,7 +10,10 @@ import pytest
 
 import big_distill
 from big_distill import cards
+from big_distill import exported
 from big_distill import pretrained
+from big_distill import served
+from big_distill.formats import onnx
 from big_distill.input import pipeline
 from big_distill.tools import predict
 
@@ -89,6 +92,41 @@ def test_several_models_stand_side_by_side(photographs, tmp_path, capsys):
                          'caltech12 teacher p', 'agree']
   assert len(table) == 5 and table[0]['small'] == 'a'
   assert table[0]['agree'] == 'False'
+
+
+def test_exported_files_say_what_their_checkpoint_does(photographs, tmp_path,
+                                                       capsys):
+  file = pretrained.path_of('caltech12 teacher')
+  model = served.load(file)
+  files = [file]
+  for name in ('onnx', 'stablehlo', 'npz'):
+    module = exported.load(name)
+    files.append(str(tmp_path / f'same{module.SUFFIX}'))
+    module.write(model, files[-1])
+  flag = type('Flags', (), {'size': None, 'images': str(photographs),
+                            'csv': str(tmp_path / 'rows.csv')})
+  predict.main(flag, files)
+  with open(tmp_path / 'rows.csv') as rows:
+    table = list(csv.DictReader(rows))
+  assert [*table[0]] == [
+      'image', 'caltech12_teacher', 'caltech12_teacher p', 'same.onnx',
+      'same.onnx p', 'same.stablehlo', 'same.stablehlo p', 'same', 'same p',
+      'agree']
+  for row in table:
+    assert row['agree'] == 'True' and row['same.onnx'] in model.card.classes
+    for name in ('same.onnx', 'same.stablehlo', 'same'):
+      assert float(row[f'{name} p']) == pytest.approx(
+          float(row['caltech12_teacher p']), abs=2e-4)
+
+
+def test_a_file_of_others_is_one_clear_line(tmp_path):
+  graph = onnx.Graph()
+  graph.node('Cast', graph.node('Identity', 'images'), out='logits', to=1)
+  path = tmp_path / 'other.onnx'
+  path.write_bytes(onnx.proto(graph, (4, 4, 3), 3).SerializeToString())
+  with pytest.raises(ValueError, match='has no card') as error:
+    predict.load(str(path))
+  assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_file_that_does_not_say_its_size_is_one_clear_line(tmp_path):

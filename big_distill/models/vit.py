@@ -288,3 +288,8 @@ class Model(nn.Module):
             'make or load the model at the size of the images.')
     return self.param('pos_embedding', initial.normal(f**-.5),
                       (1, h * w, f))
+
+  def fixed_positions(self, size: int) -> Float32[np.ndarray, '1 n f']:
+    """Positions of images of a size, where they are not learned."""
+    shape, patch = decode(self.variant, width=self.width)
+    return sincos2d(size // patch, size // patch, shape.width)

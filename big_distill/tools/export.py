@@ -5,7 +5,8 @@
       --weights=float32,int8 --out=DEPLOY
 
 WORKDIR is that of a run; its student.npz is exported. Formats are files of
-big_distill/formats: onnx, tflite, stablehlo, savedmodel, npz. Each file is read
+big_distill/formats: onnx, tflite, stablehlo, savedmodel, npz, and for PyTorch timm
+and torchvision. Each file is read
 back by its own runtime and shown photographs: those of --images=FOLDER, or those
 that come with the package. Prints a table, and writes it into a model card,
 README.md and card.json, beside the files.

@@ -1,14 +1,16 @@
 """What models say of images: names and probabilities, side by side.
 
   python -m big_distill.tools.predict DIR/student.npz --images=PHOTOS
-  python -m big_distill.tools.predict teacher.npz student.npz --images=PHOTOS \
-      --csv=answers.csv
+  python -m big_distill.tools.predict teacher.npz student.npz \
+      DIR/export/student_int8.onnx --images=PHOTOS --csv=answers.csv
 
-PHOTOS is a folder, which needs no TensorFlow (Pillow then reads it, JPEGs to
-within a few grey levels), or anything that data.name of a config takes. A card
-tells its size, its view and the names of its classes; --size serves a file that
-has none. Prints a line per image, or writes a CSV with a column for each model's
-class, its probability and, with several models, whether they agree.
+A model is a checkpoint, or a file that tools/export.py wrote: onnx, tflite,
+stablehlo, savedmodel, timm, torchvision. PHOTOS is a folder, which needs no
+TensorFlow (Pillow then reads it, JPEGs to within a few grey levels), or anything
+that data.name of a config takes. A card tells its size, its view and the names of
+its classes; --size serves a checkpoint that has none. Prints a line per image, or
+writes a CSV with a column for each model's class, its probability and, with
+several models, whether they agree.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,46 +20,51 @@ import sys
 from typing import Any, NamedTuple
 
 from absl import flags
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from big_distill import command
+from big_distill import exported
 from big_distill import photographs
-from big_distill import pretrained
-from big_distill import steps
+from big_distill import served
 from big_distill import views
+from big_distill.formats import npz
 
 
 class Model(NamedTuple):
   """answer(uint8 [b, h, w, 3]) -> probabilities [b, c], and what it looks at."""
   name: str
-  answer: Any
+  answer: served.Answer
   view: views.View
   fraction: float
   classes: tuple[str, ...]
 
 
 def load(file: str, size: int | None = None) -> Model:
-  """A checkpoint as its card says, at `size` where the card says none."""
-  card = pretrained.card(file)
-  size = size or card.size
-  if not size:
-    raise ValueError(f'{file} does not say the size of its images: add '
-                     '--size=PIXELS.')
-  model, params = pretrained.load(file, size)
-  model, params = pretrained.freeze(model, params)
-  params = jax.device_put(params)
+  """A model as its card says, at `size` where the card says none.
 
-  @jax.jit
-  def answer(pixels):
-    logits = model.apply({'params': params}, steps.scale(pixels))[0]
-    return jax.nn.softmax(logits.astype(jnp.float32))
+  Raises ValueError where it cannot be read, and for a file that is neither a
+  checkpoint nor of tools/export.py.
+  """
+  module = exported.format_of(file)
+  if module in (None, npz):  # A checkpoint's name may be a published one.
+    model = served.load(file, size=size)
+    card, logits = model.card, model.answer()
+  else:
+    card, logits = exported.read(file)
+    if card is None:
+      raise ValueError(f'{file} has no card, so it is not of tools.export: '
+                       'export it again from its npz.')
+  count = card.arguments['num_classes']
+  name = os.path.basename(file.rstrip('/'))
+  return Model(os.path.splitext(name)[0] if module is npz else name,
+               lambda pixels: _softmax(logits(pixels)),
+               views.View.parse(card.view).at(card.size), card.fraction,
+               card.classes or tuple(map(str, range(count))))
 
-  classes = card.classes or tuple(map(str, range(model.num_classes)))
-  name = os.path.splitext(os.path.basename(file))[0]
-  return Model(name, answer, views.View.parse(card.view).at(size),
-               card.fraction, classes)
+
+def _softmax(logits):
+  powers = np.exp(np.float64(logits) - logits.max(-1, keepdims=True))
+  return powers / powers.sum(-1, keepdims=True)
 
 
 def rows(models: Sequence[Model], images: str, data: Any = None,
@@ -70,7 +77,7 @@ def rows(models: Sequence[Model], images: str, data: Any = None,
   shown = (_by_pillow(models, images, batch_size) if data is None
            else _by_pipeline(models, images, batch_size, data))
   for names, views_of in shown:
-    answers = [np.asarray(model.answer(pixels))
+    answers = [model.answer(pixels)
                for model, pixels in zip(models, views_of)]
     for i, name in enumerate(names):
       row, best = {'image': name}, []
@@ -119,7 +126,7 @@ def _data(images):
 
 def main(flag, files):
   if not files:
-    raise ValueError('No MODEL is given: name one or more npz files.')
+    raise ValueError('No MODEL is given: name one or more files.')
   models = [load(file, flag.size) for file in files]
   names = [model.name for model in models]
   if len({*names}) < len(names):  # student.npz of several runs, say.

@@ -15,6 +15,8 @@ import pathlib
 import re
 from typing import Any
 
+from big_distill import torch_names
+
 _DATA = pathlib.Path(__file__).parent.parent / 'data'
 _DISTILL = 'gs://bit_models/distill/'
 _BIT = 'gs://bit_models/'
@@ -90,3 +92,44 @@ def _to_big_transfer(flat):
 
 
 LAYOUTS = {'big_vision': dict, 'big_transfer': _to_big_transfer}
+
+
+def to_timm(model: Any, size: int, flat: dict[str, Any]
+            ) -> tuple[dict[str, Any], str]:
+  """(tensors under timm's names, the Python that makes timm's model of them).
+
+  Any width and depth are a timm ResNetV2, named resnetv2_50x1_bit and so on where
+  timm has a name. Raises ValueError for channels that timm would round.
+  """
+  del size
+  theirs = {}
+  for name, leaf in flat.items():
+    value = torch_names.tensor(name, leaf)
+    name = re.sub(r'^block(\d+)/unit(\d+)/', lambda m: (
+        f'stages.{int(m[1]) - 1}.blocks.{int(m[2]) - 1}.'), name)
+    name = (name.replace('root_block/conv_root', 'stem.conv')
+            .replace('norm-pre-head', 'norm').replace('head/', 'head.fc/')
+            .replace('conv_proj', 'downsample.conv'))
+    name = re.sub(r'\bgn(\d)', r'norm\1', name)
+    name = re.sub('/(kernel|scale)$', '.weight', name).replace('/', '.')
+    theirs[name] = (value[..., None, None] if name == 'head.fc.weight'
+                    else value)
+  stem = flat['root_block/conv_root/kernel'].shape[-1]
+  if stem % 8:
+    raise ValueError(f'timm has no BiT with {stem} channels at its root, since '
+                     'it rounds to multiples of 8: choose another format.')
+  units = [re.match(r'block(\d+)/unit\d+/conv1/kernel', name) for name in flat]
+  units = [int(match[1]) for match in units if match]
+  depth = [units.count(i) for i in sorted({*units})]
+  # timm's eps is 1e-8 where the release has 1e-10; 32 groups need not divide.
+  return theirs, f"""\
+import functools, math
+from timm.layers import GroupNormAct, StdConv2d
+from timm.models.resnetv2 import ResNetV2
+model = ResNetV2(
+    layers={depth}, channels={[4 * stem * 2**i for i in range(len(depth))]},
+    stem_chs={stem}, stem_type='fixed', num_classes={model.num_classes},
+    conv_layer=functools.partial(StdConv2d, eps=1e-10),
+    norm_layer=lambda c, **options: GroupNormAct(
+        c, **{{**options, 'num_groups': math.gcd(32, c)}}))
+"""

@@ -18,6 +18,8 @@ import importlib.util
 import pathlib
 import re
 
+from big_distill import torch_names
+
 _FILES = {0: 'efficientnet-lite0-57934424.pth',
           1: 'efficientnet-lite1-77cc7160.pth',
           2: 'efficientnet-lite2-9656183e.pth'}
@@ -76,3 +78,21 @@ def _to_ours(name, leaf):
 
 
 LAYOUTS = {'big_vision': dict}
+
+
+def to_timm(model, size, flat):
+  """See weights/bit.py. Of BatchNorm's networks; timm has no others."""
+  del size
+  if model.norm != 'bn':
+    raise ValueError('timm has EfficientNet-Lite with BatchNorm alone: choose '
+                     'another format.')
+  theirs = torch_names.timm_blocks(flat)
+  theirs |= torch_names.norm('top/norm', 'bn2', flat)
+  theirs['conv_head.weight'] = torch_names.tensor('/kernel', flat['top/kernel'])
+  theirs['classifier.weight'] = flat['head/kernel'].T
+  theirs['classifier.bias'] = flat['head/bias']
+  return theirs, f"""\
+import timm
+model = timm.create_model('tf_efficientnet_{model.variant}',
+                          num_classes={model.num_classes})
+"""

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from big_distill import torch_names
+
 PUBLISHED = {}  # torchvision and TF-slim publish no npz files.
 
 # torchvision/transforms/_presets.py, ImageClassification.
@@ -99,3 +101,44 @@ def depth(flat: dict[str, Any]) -> int:
   """Number of blocks in parameters of our names."""
   return sum(bool(re.fullmatch(r'block\d+/depthwise/kernel', name))
              for name in flat)
+
+
+def to_timm(model: Any, size: int, flat: dict[str, Any]
+            ) -> tuple[dict[str, Any], str]:
+  """See weights/bit.py. Of width 1 with BatchNorm; timm names no others."""
+  del size
+  if (model.norm, model.width) != ('bn', 1):
+    raise ValueError('timm has MobileNetV3 of width 1 with BatchNorm alone: '
+                     'choose torchvision, which has all.')
+  theirs = torch_names.timm_blocks(flat)
+  last = 1 + max(int(name.split('.')[1]) for name in theirs
+                 if name.startswith('blocks.'))
+  theirs |= torch_names.norm('top/norm', f'blocks.{last}.0.bn1', flat)
+  theirs[f'blocks.{last}.0.conv.weight'] = torch_names.tensor(
+      '/kernel', flat['top/kernel'])
+  theirs['conv_head.weight'] = flat['pre_logits/kernel'].T[..., None, None]
+  theirs['conv_head.bias'] = flat['pre_logits/bias']
+  theirs['classifier.weight'] = flat['head/kernel'].T
+  theirs['classifier.bias'] = flat['head/bias']
+  return theirs, f"""\
+import timm
+model = timm.create_model('mobilenetv3_{model.variant}_100', bn_eps=1e-3,
+                          num_classes={model.num_classes})
+"""
+
+
+def to_torchvision(model: Any, size: int, flat: dict[str, Any]
+                   ) -> tuple[dict[str, Any], str]:
+  """As to_timm, of torchvision, which has all widths and norms."""
+  del size
+  norm = ('functools.partial(torch.nn.BatchNorm2d, eps=1e-3)'
+          if model.norm == 'bn' else
+          'functools.partial(torch.nn.GroupNorm, 8)')
+  return _to_torchvision(flat), f"""\
+import functools
+import torch
+import torchvision
+model = torchvision.models.mobilenet_v3_{model.variant}(
+    num_classes={model.num_classes}, width_mult={model.width},
+    norm_layer={norm})
+"""

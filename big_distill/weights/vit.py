@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from big_distill import torch_names
+
 _AUGREG = 'gs://vit_models/augreg/'
 _BIG_VISION = 'gs://big_vision/'
 
@@ -99,3 +101,57 @@ def at_size(flat: dict[str, Any], size: int | None = None
     flat = flat | {'pos_embedding': grid.reshape(1, new * new, -1).astype(
         flat['pos_embedding'].dtype)}
   return flat, size
+
+
+def to_timm(model: Any, size: int, flat: dict[str, Any]
+            ) -> tuple[dict[str, Any], str]:
+  """See weights/bit.py. Pooled by a mean or a token; timm has no `rep_size`."""
+  if model.pool == 'map' or model.rep_size:
+    raise ValueError(f'timm has no ViT of this kind with pool={model.pool} and '
+                     f'rep_size={model.rep_size}: choose another format.')
+  block = 'Transformer/encoderblock_'
+  attention = 'MultiHeadDotProductAttention_0'
+  depth = len({name.split('/')[1] for name in flat if name.startswith(block)})
+  patch, _, _, width = flat['embedding/kernel'].shape
+
+  def dense(place, name):
+    return {f'{name}.weight': np.asarray(flat[f'{place}/kernel']).T,
+            f'{name}.bias': flat[f'{place}/bias']}
+
+  def norm(place, name):
+    return {f'{name}.weight': flat[f'{place}/scale'],
+            f'{name}.bias': flat[f'{place}/bias']}
+
+  theirs = {
+      'pos_embed': flat.get('pos_embedding', model.fixed_positions(size)),
+      'patch_embed.proj.weight': torch_names.tensor(
+          '/kernel', flat['embedding/kernel']),
+      'patch_embed.proj.bias': flat['embedding/bias'],
+      **norm('Transformer/encoder_norm', 'norm'), **dense('head', 'head')}
+  if model.pool == 'tok':
+    theirs['cls_token'] = flat['cls']
+  for i in range(depth):
+    ours, place = f'{block}{i}', f'blocks.{i}'
+    for leaf, name, shape in (('kernel', 'weight', (width, width)),
+                              ('bias', 'bias', (width,))):
+      theirs[f'{place}.attn.qkv.{name}'] = np.concatenate([
+          np.asarray(flat[f'{ours}/{attention}/{part}/{leaf}']).reshape(
+              shape).T for part in ('query', 'key', 'value')])
+    theirs[f'{place}.attn.proj.weight'] = np.asarray(
+        flat[f'{ours}/{attention}/out/kernel']).reshape(width, width).T
+    theirs[f'{place}.attn.proj.bias'] = flat[f'{ours}/{attention}/out/bias']
+    theirs |= norm(f'{ours}/LayerNorm_0', f'{place}.norm1')
+    theirs |= norm(f'{ours}/LayerNorm_1', f'{place}.norm2')
+    theirs |= dense(f'{ours}/MlpBlock_0/Dense_0', f'{place}.mlp.fc1')
+    theirs |= dense(f'{ours}/MlpBlock_0/Dense_1', f'{place}.mlp.fc2')
+  heads = flat[f'{block}0/{attention}/query/kernel'].shape[1]
+  mlp = flat[f'{block}0/MlpBlock_0/Dense_0/kernel'].shape[-1]
+  pool = 'token' if model.pool == 'tok' else 'avg'
+  return theirs, f"""\
+from timm.models.vision_transformer import VisionTransformer
+model = VisionTransformer(
+    img_size={size}, patch_size={patch}, embed_dim={width}, depth={depth},
+    num_heads={heads}, mlp_ratio={mlp / width}, num_classes={model.num_classes},
+    class_token={model.pool == 'tok'}, no_embed_class=True,
+    global_pool='{pool}', fc_norm=False, act_layer='gelu_tanh')
+"""
