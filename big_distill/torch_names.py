@@ -1,5 +1,7 @@
-"""Tensors as PyTorch's models name and lay them out: OIHW kernels, inverted
-bottlenecks as timm has them."""
+"""Tensors as PyTorch's models name them and lay them out.
+
+weights/FAMILY.py has the rest: what is of one family alone.
+"""
 
 import itertools
 import re
