@@ -8,6 +8,8 @@ import pytest
 from bench import agenda
 from bench import claims
 from bench import errors
+from bench import forecasts
+from bench import stream
 from bench import verdicts
 
 N = 400
@@ -97,3 +99,39 @@ def test_classes_count_alike_however_many_images_they_have():
   agree = np.asarray([[1, 0, 0, 1]])
   assert errors.by_class(agree, np.asarray([0, 1, 1, 1]),
                          np.asarray([0, 1])) == pytest.approx((1 + 1 / 3) / 2)
+
+
+def test_the_streams_figure_has_the_last_row_of_each_student(tmp_path):
+  rows = [dict(stage='stream_run_30', arm=arm, seed=seed, epochs=30, at=at,
+               loss=1., val_top1=.1, test_top1=.2 * seed, test_agree=.3,
+               test_kl=.4) for arm in ('3 epochs', 'fresh') for seed in (1, 2)
+          for at in (15, 30)]
+  rows.append(dict(rows[0], stage='patient_run_30', at=30))
+  (tmp_path / 'rows.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  found = stream.collect(str(tmp_path))
+  assert [(row['period'], row['seed'], row['seeds']) for row in found] == [
+      ('3', 1, 1), ('3', 2, 1), ('fresh', 1, 1), ('fresh', 2, 1)]
+  stream.draw(found, str(tmp_path / 'figure'))
+  assert (tmp_path / 'figure.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_forecasts_are_scored_on_lengths_they_did_not_see(tmp_path):
+  law = lambda epochs: .8 - 2 * epochs**-.5
+  rows = [dict(stage=f'cooled_run_{epochs}', arm='funmatch', seed=seed,
+               tuning=False, epochs=epochs, at=epochs, test_top1=law(epochs),
+               test_kl=1 - law(epochs)) for epochs in (30, 100, 300, 1000)
+          for seed in (1, 2)]
+  rows.append(dict(rows[0], at=15, test_top1=0.))  # Not its end.
+  (tmp_path / 'rows.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  made = forecasts.rows(forecasts.curves([str(tmp_path)]))
+  assert sorted((row['metric'], row['known'], row['at']) for row in made) == [
+      (metric, known, at) for metric in ('test_kl', 'test_top1')
+      for known, at in (('30 100', 300), ('30 100', 1000),
+                        ('30 100 300', 1000))]
+  assert all(row['held'] for row in made)
+  assert made[0]['came'] == pytest.approx(law(300))
+  lines = forecasts.summary(made)
+  assert [line[:4] for line in lines] == [
+      ['constant, cooled', metric, known, n]
+      for metric in ('test_kl', 'test_top1') for known, n in (('2', '2'),
+                                                              ('3', '1'))]
