@@ -132,6 +132,11 @@ def table(study: claims.Study) -> Iterator[list[str]]:
             f'{number(judged["difference"])} '
             f'({" to ".join(map(number, judged["interval"]))})',
             judged['verdict']])
+  points, verdict = claims.grid(study)
+  means = '; '.join(
+      f'{epochs} epochs: lr {point["lr"]:.2g}, t {point["t"]:.2g}'
+      for epochs, point in points.items())
+  yield ['11', 'best rate and temperature fall', '', means, '', verdict]
 
 
 def main(flag: flags.FlagValues) -> None:

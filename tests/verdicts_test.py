@@ -1,6 +1,7 @@
 """Verdicts of the second half, on answers whose shares are known."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -135,3 +136,15 @@ def test_forecasts_are_scored_on_lengths_they_did_not_see(tmp_path):
       ['constant, cooled', metric, known, n]
       for metric in ('test_kl', 'test_top1') for known, n in (('2', '2'),
                                                               ('3', '1'))]
+
+
+def test_the_page_says_what_the_logs_say():
+  docs = pathlib.Path(__file__).parents[1] / 'docs'
+  lines = (docs / 'reproduction.md').read_text().splitlines()
+  for cells in verdicts.table(claims.Study(docs / 'logs' / 'further')):
+    assert f'| {" | ".join(cells)} |' in lines
+  lines = (docs / 'forecast.md').read_text().splitlines()
+  made = forecasts.rows(forecasts.curves(
+      [str(docs / 'logs' / name) for name in ('reproduction', 'further')]))
+  for cells in forecasts.summary(made):
+    assert f'| {" | ".join(cells)} |' in lines
