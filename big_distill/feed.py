@@ -52,7 +52,7 @@ class Feed:
       crops['period'] = plan.period
     if source.resident:
       held = data.hold(source)
-      self._images = parallel.replicate(held[0])
+      self._images = parallel.share(held[0])
       self._draw = registry.bind(data.train_boxes, held=held, **crops)
     else:
       self._draw = registry.bind(data.train_batches, **crops)
@@ -102,8 +102,9 @@ class Feed:
       shows = render.views(images, batch['index'], batch['boxes'], shown)
       return step(state, teachers, {**batch, 'views': shows})
 
-    return Rendering(parallel.pmap(repeat(rendered) if many else rendered,
-                                   donate=donated), self._images)
+    return Rendering(parallel.pmap(
+        repeat(rendered) if many else rendered, donate=donated,
+        in_axes=(0, 0, 0, None)), self._images)
 
 
 @dataclasses.dataclass(frozen=True)

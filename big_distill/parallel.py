@@ -49,10 +49,13 @@ def host_count():
   return len({each.process_index for each in _planned}) or jax.process_count()
 
 
-def pmap(function, donate=()):
-  """`function` of stacked or split arguments, run once on every device."""
+def pmap(function, donate=(), in_axes=0):
+  """`function` of stacked or split arguments, run once on every device.
+
+  Where `in_axes` is a tuple, an argument that has None there is one of `share`.
+  """
   return jax.pmap(function, axis_name=AXIS, donate_argnums=donate,
-                  devices=_planned or None)
+                  in_axes=in_axes, devices=_planned or None)
 
 
 def _devices():
@@ -127,6 +130,24 @@ def replicate(tree):
     x = np.asarray(x)
     return jax.make_array_from_callback(
         (d, *x.shape), _sharding(), lambda _: x[None])
+
+  return jax.tree.map(leaf, tree)
+
+
+def share(tree):
+  """Host arrays -> the same on each local device, without a leading axis.
+
+  Of what is large and has one axis: a TPU would pad [1, n] to four rows.
+  """
+  if _planned:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), tree)
+  everywhere = jax.sharding.NamedSharding(
+      _sharding().mesh, jax.sharding.PartitionSpec())
+
+  def leaf(x):
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, everywhere, lambda _: x)
 
   return jax.tree.map(leaf, tree)
 

@@ -56,7 +56,9 @@ def test_devices_may_hold_the_images_and_take_several_steps():
   found, texts = planned(config)
   assert found.plan.per_call == 4
   assert 'stablehlo.while' in texts['learn']
-  assert 'ui8' in texts['learn']  # The images, of which views are rendered.
+  # The images, of which views are rendered; no axis of devices before them.
+  assert 'tensor<38400000xui8>' in texts['learn']
+  assert 'x38400000xui8' not in texts['learn']
 
 
 def test_evaluations_are_programs_too():
