@@ -53,6 +53,9 @@ def check(step: int, row: Mapping[str, float], state: Any,
       row[metrics.SKIPPED_IN_A_ROW] >= course.lesson.skips)
   if math.isfinite(norm) and not halted:
     return
+  # Waits for what is being saved: at once, two savers among hosts would take
+  # each other's barriers for their own.
+  last = checkpoints.last
   with jax.transfer_guard('allow'):
     state = parallel.first(state)
     failed = int(state.step)
@@ -60,7 +63,6 @@ def check(step: int, row: Mapping[str, float], state: Any,
     keep(f'{workdir}/nan', config, state, batch)
     why = (verdict(inspect(course, state, batch)) if halted else
            f'the norm of the student is {norm}. {OTHERWISE}')
-  last = checkpoints.last
   where = (f'the last good checkpoint is {last}' if last else
            'no checkpoint was written before it')
   raise ValueError(
