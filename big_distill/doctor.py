@@ -5,17 +5,19 @@ wrong. tools/doctor.py makes all of them, without training.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 import flax.traverse_util
 import jax
 import numpy as np
 
+from big_distill import classroom
 from big_distill import costs
 from big_distill import course as course_lib
 from big_distill import faculty as faculty_lib
 from big_distill import parallel
+from big_distill import plan as plan_lib
 from big_distill import runs
 from big_distill import steps
 
@@ -187,18 +189,19 @@ def unchanged(course: course_lib.Course) -> list[Finding]:
                   'devices, and train again in another --workdir.')]
 
 
-def cost(course: course_lib.Course, seconds: float | None = None,
-         price: float | None = None) -> list[Finding]:
+def cost(plan: plan_lib.Plan, room: classroom.Classroom, state: Any,
+         seconds: float | None = None, price: float | None = None
+         ) -> list[Finding]:
   """What a run costs: from shapes and, where given, the seconds of a step.
 
-  price: of an hour of all devices, in whatever money.
+  state: of the student, or its shapes. price: of an hour of all devices, in
+    whatever money.
   """
-  plan, room = course.plan, course.room
   taught = sum(costs.flops(teacher.model, teacher.params, teacher.size)
                for teacher in room.models if teacher.model)
   learnt = 3 * costs.flops(room.student, room.params, room.size)
   images = plan.total * plan.batch_size
-  held = costs.nbytes(jax.eval_shape(lambda: course.state)) + sum(
+  held = costs.nbytes(state) + sum(
       costs.nbytes(teacher.params) for teacher in room.models)
   findings = [
       Finding(OK, 'length', f'{plan.total:,} steps of {plan.batch_size} images = '

@@ -141,9 +141,11 @@ def assemble(seats: Mapping[str, Seat], data: Any, allow: Iterable[str] = (),
              for name, seat in seats.items()}
   if jax.process_index() == 0:
     for name, seat in seats.items():
-      if members[name].step == courses[name].plan.total:
+      course = courses[name]
+      if members[name].step == course.plan.total:
         continue  # What it found at the end stays.
-      doctor.keep([*findings, *doctor.cost(courses[name])], seat.workdir)
+      doctor.keep([*findings, *doctor.cost(course.plan, course.room,
+                                           course.state)], seat.workdir)
   return members
 
 

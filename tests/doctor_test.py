@@ -13,6 +13,7 @@ from big_distill import parallel
 from big_distill import pretrained
 from big_distill.input import pipeline
 from big_distill.tools import doctor as tool
+from configs import imagenet
 from configs import quickstart
 
 
@@ -112,18 +113,51 @@ def test_answers_that_changed_under_a_run_are_said_at_its_end(course):
 
 
 def test_a_plan_reads_no_weights_and_costs_what_it_says(monkeypatch, course):
-  want = doctor.cost(course)
+  want = doctor.cost(course.plan, course.room, course.state)
 
   def refuse(*args, **kwargs):
     raise AssertionError('Weights were read.')
 
   monkeypatch.setattr(pretrained, 'load', refuse)
-  got = tool.examine(config(), pipeline, plan=True)
+  got = tool.plan(config(), pipeline)
   assert got == want
   text = doctor.table(got)
   assert '4 steps of 32 images = 2 epochs' in text and 'GFLOP' in text
 
 
 def test_the_price_is_that_of_the_hours(course):
-  *_, found = doctor.cost(course, seconds=900., price=8.)
+  *_, found = doctor.cost(course.plan, course.room, course.state, seconds=900.,
+                          price=8.)
   assert found.text.endswith('1 hours, 8.00 at 8 an hour.')
+
+
+def far(**changes):
+  """The paper's ImageNet config, whose images and teacher are not at hand."""
+  c = imagenet.get_config('data_dir=/nowhere')
+  with c.unlocked(), c.ignore_type():
+    c.update_from_flattened_dict(changes)
+  return c
+
+
+def test_a_plan_says_what_is_not_at_hand_and_what_stands_in():
+  first, *rest = tool.plan(far(), pipeline)
+  assert first.status == doctor.LOOK and first.about == 'data'
+  assert 'imagenet2012 is not prepared in /nowhere' in first.text
+  assert first.text.endswith('In its place: 1,255,544 examples of 1000 classes, as '
+                             'published; --examples=N --classes=C say otherwise.')
+  assert 'steps of 4096 images' in rest[0].text
+  given, *_ = tool.plan(far(**{'data.name': 'mine'}), pipeline, 4096 * 3, 1000)
+  assert '12,288 examples of 1000 classes, as given' in given.text
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'data.name': 'mine'}, 'mine, split train.*is not read, and its size is not '
+                            'known: give --examples=N and --classes=C.'),
+    ({'teachers': {'prof': {'init': '/nowhere.npz', 'size': 224}}},
+     'teachers.prof.init: There is no checkpoint /nowhere.npz. To plan without '
+     r"that file, describe its model in the config: random=dict\(family='bit'")])
+def test_a_plan_that_lacks_what_nothing_stands_for_says_what_to_give(
+    changes, message):
+  with pytest.raises(ValueError, match=message) as error:
+    tool.plan(far(**changes), pipeline)
+  assert '\n' not in str(error.value)
