@@ -18,6 +18,7 @@ import uuid
 from absl import logging
 from etils import epath
 
+from big_distill import bounds
 from big_distill import runs
 
 BEAT = 20.
@@ -68,7 +69,7 @@ class Lock:
           f'{self._workdir} is being written by process {other["pid"]} on '
           f'{other["host"]}, since {other["start"]}. Choose another --workdir, '
           f'or stop that process; if it is gone, this lock ends {STALE:.0f} s '
-          f'after {other["heartbeat"]}.')
+          f'after {other["heartbeat"]}, or when {self._path} is removed.')
 
   def _beat(self):
     runs.save(self._path, self._me | {'heartbeat': _text(time.time())})
@@ -106,7 +107,8 @@ def _read(path):
     lock = runs.load(path)
     if lock:
       is_stale(lock, '', 0.)
-      lock['pid'], lock['token'], lock['start']
+      lock['token'], lock['start']
+      bounds.check('pid', lock['pid'], least=1, most=2**31, whole=True)
     return lock
   except (ValueError, KeyError, TypeError) as error:
     logging.warning('%s is no lock, and is replaced: %s', path, error)

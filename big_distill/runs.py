@@ -77,6 +77,9 @@ def load(path: os.PathLike | str) -> dict[str, Any] | None:
     return None
   try:
     value = json.loads(path.read_bytes())
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error.strerror or error}. Mend it, '
+                     'or remove it.') from error
   except ValueError as error:
     raise ValueError(f'{path} is not JSON, or not a whole file: {error}. '
                      'Restore it, or remove it.') from error

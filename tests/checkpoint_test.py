@@ -149,6 +149,14 @@ DAMAGES = {
     'no data': lambda folder: shutil.rmtree(folder / 'default' / 'd'),
     'checksums that are no JSON': lambda folder: (
         folder / 'checksums' / 'metadata').write_text('{"leaves": {'),
+    'a file of no bytes': lambda folder: (
+        folder / 'default' / '_METADATA').write_bytes(b''),
+    'a folder instead of a file': lambda folder: (
+        (folder / 'default' / '_METADATA').unlink(),
+        (folder / 'default' / '_METADATA').mkdir()),
+    'arrays of another checkpoint': lambda folder: (
+        shutil.rmtree(folder / 'default'), shutil.copytree(
+            folder.parent / '4' / 'default', folder / 'default')),
     'a file instead of a folder': lambda folder: (
         shutil.rmtree(folder), folder.write_text('')),
 }

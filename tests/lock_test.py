@@ -67,6 +67,21 @@ def test_a_lock_of_another_host_counts_until_it_is_old(tmp_path):
     pass
 
 
+def test_a_lock_of_the_future_says_which_file_to_remove(tmp_path):
+  left(tmp_path, heartbeat='2999-01-01T00:00:00+00:00')
+  with pytest.raises(ValueError) as error:
+    lock.Lock(str(tmp_path)).__enter__()
+  assert str(error.value).endswith(
+      f'after 2999-01-01T00:00:00+00:00, or when {tmp_path}/lock.json is removed.')
+
+
+def test_a_second_writer_by_a_link_to_the_folder_is_refused(tmp_path, other):
+  link = tmp_path.with_name(f'{tmp_path.name}_link')
+  link.symlink_to(tmp_path)
+  with pytest.raises(ValueError, match=f'process {other.pid}'):
+    lock.Lock(str(link)).__enter__()
+
+
 def test_a_lock_of_this_host_is_stale_when_its_process_is_gone():
   gone = subprocess.Popen([sys.executable, '-c', ''])
   gone.wait()
@@ -80,7 +95,12 @@ def test_a_lock_of_this_host_is_stale_when_its_process_is_gone():
 
 
 @pytest.mark.parametrize('junk', ['', '{"host": ', '[]', '{"host": "x"}',
-                                  '{"heartbeat": "soon", "pid": 1}'])
+                                  '{"heartbeat": "soon", "pid": 1}',
+                                  *(json.dumps({
+                                      'host': socket.gethostname(), 'pid': pid,
+                                      'token': 'x', 'start': '',
+                                      'heartbeat': '2999-01-01T00:00:00+00:00'})
+                                    for pid in ('x', -1, 2**40, None))])
 def test_a_file_that_is_no_lock_hinders_nobody(tmp_path, junk):
   (tmp_path / 'lock.json').write_text(junk)
   with lock.Lock(str(tmp_path)):

@@ -93,6 +93,14 @@ def test_a_workdir_that_is_none_is_one_line(path, message):
     runs.folder(path)
 
 
+def test_a_folder_where_a_json_should_be_is_named(tmp_path):
+  (tmp_path / 'result.json').mkdir()
+  with pytest.raises(ValueError) as error:
+    runs.read(tmp_path)
+  assert str(error.value) == (f'{tmp_path}/result.json cannot be read: Is a '
+                              'directory. Mend it, or remove it.')
+
+
 def test_a_file_where_a_folder_should_be_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError) as error:
