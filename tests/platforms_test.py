@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from big_distill import registry
 from big_distill.ops import layers
 from big_distill.ops import pool
 
@@ -55,3 +56,17 @@ def test_each_platform_is_given_its_own_way(name):
       # What is outside of the branches that a platform takes is not there.
       assert (word in told) == (word in text(way, platform, *arguments)), (
           platform, word)
+
+
+@pytest.mark.parametrize('name', ['shampoo', 'soap'])
+def test_statistics_and_roots_are_multiplied_in_float32_on_a_tpu(name):
+  """Whose default is one pass of bfloat16."""
+  params = {'conv': {'kernel': normal(3, 3, 8, 8)},
+            'head': {'kernel': normal(16, 24)}}
+  tx = registry.load('optimizers', name).scale_by()
+  state = jax.eval_shape(tx.init, params)
+  lowered = jax.jit(tx.update).trace(params, state, params).lower(
+      lowering_platforms=('tpu',)).as_text()
+  products = [line for line in lowered.splitlines()
+              if 'stablehlo.dot_general' in line]
+  assert products and all('HIGHEST, HIGHEST' in line for line in products)
