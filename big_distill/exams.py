@@ -1,6 +1,7 @@
 """What is evaluated, on which images, when: from config.evals to metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
+import re
 from typing import Any, NamedTuple
 
 from big_distill import contracts
@@ -27,6 +28,11 @@ class Exam(NamedTuple):
   @property
   def splits(self) -> list[Any]:
     return [source for source in (self.source, self.train) if source]
+
+
+def is_test(split: str) -> bool:
+  """Whether an expression of splits reads a test split."""
+  return re.search(r'(^|\+)\s*test', split.casefold()) is not None
 
 
 def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],

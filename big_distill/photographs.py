@@ -8,6 +8,7 @@ are its own to within a few grey levels, as two decoders of JPEGs differ.
 import io
 import os
 import pathlib
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,8 @@ from big_distill import views as views_lib
 ENDINGS = frozenset(  # Of files that are decoded.
     '.jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .avif .tif '
     '.tiff .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico'.split())
+# Pillow warns of large images and of damaged descriptions, which do no harm.
+warnings.filterwarnings('ignore', module=r'PIL\.')
 PACKAGED = (pathlib.Path(__file__).parent
             / 'data/caltech12/1.0.0/caltech12-test.tfrecord-00000')
 # A value of 254.99999 was meant as 255 where the sum of weights is not quite 1.

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 
 from big_distill import costs
+from big_distill import exams
 from big_distill import labels
 from big_distill import metrics
 from big_distill import params as params_lib
@@ -29,6 +30,12 @@ def introduce(course, workdir, start):
                f'resuming at {start} from {workdir}' if start
                else f'starting in {workdir}')
   logging.info('Mode: %s.', course.mode)
+  tested = [exam.name for exam in course.exams
+            if any(exams.is_test(source.title.split()[-1])
+                   for source in exam.splits)]
+  if tested:
+    logging.info('On a test split: %s. Choose nothing by what these measure.',
+                 ', '.join(tested))
   for teacher in room.teachers:
     logging.info('Teacher %s sees %s; %s parameters in %.4g MB.', teacher.name,
                  teacher.sees, f'{costs.parameters(teacher.params):,}',

@@ -246,7 +246,10 @@ def test_the_command_prints_runs_and_ranks(config, tmp_path):
   assert first in ran.stdout and second not in ran.stdout
   *_, best, worst, end = ran.stdout.splitlines()
   assert best.split()[:2] == ['1', '000_lr=0.01'] and '-100.00%' in worst
-  assert end == 'Ranked by student/acc@1; 2 of 2 points are finished.'
+  assert end == (
+      'Ranked by student/acc@1; 2 of 2 points are finished. It is measured on a '
+      'test split, which the best of many points flatters: choose by another '
+      'split.')
   got = runs.read(folder)
   assert got.config['total_steps'] == got.result['steps'] == 2
   assert got.config['optim']['lr'] == .01

@@ -34,7 +34,8 @@ def source(path: str, split: str, labelled: bool = True,
   """
   title, path = f'folder:{path}', os.path.expanduser(path)
   if not files.is_folder(path):
-    raise ValueError(f'{title} is not a folder.')
+    raise ValueError(f'{title} is not a folder, nor another file: name a folder '
+                     'of images, a list (.csv, .tsv) or a .parquet file.')
   roots = _splits(title, path)
 
   def find(name):

@@ -5,6 +5,7 @@ its label and its split. Columns are found by their titles and what is in them,
 or asked for.
 """
 
+import codecs
 from collections.abc import Sequence
 import csv
 import os
@@ -36,16 +37,20 @@ def source(path: str, split: str, image: str | None = None,
   titles, rows = _table(title, path)
   paths = _paths(title, titles, rows, image)
   labels = _labels(title, titles, paths, label)
+  root = os.path.dirname(path)
+  for row in rows:  # As Windows writes them.
+    if '\\' in row[paths] and not os.path.exists(os.path.join(root, row[paths])):
+      row[paths] = row[paths].replace('\\', '/')
   splits = next((i for i, each in enumerate(titles)
                  if each.casefold() in SPLITS), None)
-  root = os.path.dirname(path)
   refused = files.refuse(title, root, [row[paths] for row in rows], skip)
   found = {}
   for row in rows:
     if row[paths] not in refused:
       found.setdefault('train' if splits is None else row[splits], []).append(
           listings.Example(row[paths],
-                           None if labels is None else row[labels] or None))
+                           None if labels is None else
+                           listings.printable(row[labels]) or None))
   chosen = listings.choose(
       title, split, found, lambda name: listings.scatter(found[name]),
       bool(label), classes)
@@ -63,10 +68,14 @@ def source(path: str, split: str, image: str | None = None,
 def _table(title, path):
   """Titles of columns, made up where the file has none, and rows."""
   with tf.io.gfile.GFile(path, 'rb') as file:
-    text = file.read().decode('utf-8-sig', 'surrogateescape')
-  lines = text.splitlines()
+    content = file.read()
+  wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+  text = (content.decode('utf-16', 'replace') if wide else
+          content.decode('utf-8-sig', 'surrogateescape'))
+  lines = [line for line in text.splitlines() if line.strip()]
   if not lines:
-    raise ValueError(f'{title} is empty.')
+    raise ValueError(f'{title} is empty: write a line for each image, with its '
+                     'path.')
   delimiter = max(',;\t', key=lines[0].count)
   rows = [[cell.strip() for cell in row]
           for row in csv.reader(lines, delimiter=delimiter) if any(row)]
@@ -85,8 +94,10 @@ def _paths(title, titles, rows, image):
   if image:
     registry.check(f'column of {title}', image, titles)
     return titles.index(image)
-  found = [i for i in range(len(titles))
-           if rows and files.is_image(rows[0][i])]
+  if not rows:
+    raise ValueError(f'{title} has titles ({", ".join(titles)}) and no images: '
+                     'write a line for each.')
+  found = [i for i in range(len(titles)) if files.is_image(rows[0][i])]
   if len(found) != 1:
     raise ValueError(
         f'{title} has {len(found)} columns of paths of images, such as '

@@ -84,7 +84,8 @@ def load(name: str | None = None, split: str = 'train',
   else:
     source = prepared.source(name, split, data_dir, image, label)
   if not source.num_examples:
-    raise ValueError(f'The split {source.title} is empty.')
+    raise ValueError(f'The split {source.title} is empty: it has no images; '
+                     'docs/images.md has formats and layouts.')
   source = source._replace(
       resident=resident,
       as_shown=_by_path(name) if as_shown is None else as_shown)

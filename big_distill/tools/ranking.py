@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from big_distill import exams
 from big_distill import metrics
 from big_distill import registry
 from big_distill import runs
@@ -65,7 +66,17 @@ def table(every: Sequence[Any], by: str, shown: Sequence[str],
         f'{text(metric, value):>15}' for metric, value in values.items()))
   lines.append(f'Ranked by {by}; {len(ranked)} of {len(every)} points are '
                'finished.')
+  if any(_on_test(point.config, by) for point, _ in ranked):
+    lines[-1] += (' It is measured on a test split, which the best of many '
+                  'points flatters: choose by another split.')
   return '\n'.join(lines)
+
+
+def _on_test(config, metric):
+  """Whether the evaluation that gives a metric reads a test split."""
+  section = config.get('evals', {}).get(metric.split('/')[0], {})
+  data = {**config.get('data', {}), **section.get('data', {})}
+  return exams.is_test(data.get('split', 'train'))
 
 
 def save(path: str, shown: Sequence[str],
