@@ -7,10 +7,10 @@ installed: libtpu compiles without a TPU. Weights and images are not read. One
 program after another, teachers, student, evaluations, it prints what a device
 holds, computes, moves and gives to others, and at the end whether the run fits
 the slice, the largest batch that does, and the least time that the published
-peaks of the chip allow. A line of JSON follows each, with the word RESULT.
+peaks of the chip allow. A line that begins with RESULT has all of it as JSON.
 
 Exits with 1 and one line where the run does not fit, which says what would. A
-compilation takes from seconds to a quarter of an hour, by the model's depth.
+compilation takes from seconds to half an hour of a core, by the model's depth.
 """
 
 from collections.abc import Callable, Mapping
