@@ -4,7 +4,7 @@ Plain operations are read by every runtime of TensorFlow, TFLite among them.
 Import it where TensorFlow may be imported.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from big_distill import targets
 from big_distill import translate
 
 
-def function(served: served_lib.Served) -> Callable:
+def function(served: served_lib.Served) -> Any:
   """A tf.function: uint8 [b, size, size, 3] -> {'logits': float32 [b, c]}."""
   import tensorflow as tf
 

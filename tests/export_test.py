@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 
 from big_distill import cards
+from big_distill import exported
+from big_distill import modelcard
 from big_distill import photographs
 from big_distill import pretrained
 from big_distill import runs
@@ -148,6 +150,30 @@ def test_photographs_of_a_folder_are_what_the_model_is_shown(workdir, tmp_path):
   (folder / 'd.jpg').write_bytes(b'no image')
   with pytest.raises(ValueError, match='d.jpg cannot be read as an image'):
     export.photographs_for(model, str(folder))
+
+
+def test_a_run_is_shown_the_folder_that_it_was_evaluated_on(tmp_path):
+  def run(**config):
+    return runs.Run('', config, [], None)
+
+  mine = dict(name=f'folder:{tmp_path}')
+  other, gone = dict(name='caltech12'), dict(name='folder:/nowhere/at/all')
+  assert export.folder_of(run(data=other, evals=dict(a=dict(data=mine)))) == str(
+      tmp_path)
+  assert export.folder_of(run(data=mine, evals=dict(a=dict(data=gone)))) == str(
+      tmp_path)
+  for nothing in (None, run(), run(data=other, evals=dict(a=dict(data=gone)))):
+    assert export.folder_of(nothing) is None
+
+
+def test_the_card_has_the_lines_that_make_a_model_of_pytorch(workdir):
+  row = exported.Row('student_timm.safetensors', 'timm', 'float32', 1., 1., 0.,
+                     1., 1., 9)
+  model = served.load(str(workdir / 'student.npz'))
+  found = modelcard.facts(model, None, [row])
+  python = found['python']['timm']
+  assert 'model = ResNetV2(' in python and 'num_classes=2' in python
+  assert f'```python\n{python}```' in modelcard.text(found, [row])
 
 
 def test_many_photographs_are_a_sample_of_all():

@@ -15,6 +15,7 @@ from big_distill import served as served_lib
 from big_distill import tf_graph
 from big_distill import translate
 from big_distill.formats import onnx
+from big_distill.formats import stablehlo
 from big_distill.input import crops
 from big_distill.targets import ELEMENTWISE
 
@@ -82,6 +83,19 @@ def test_onnx_is_the_model_of_every_family_at_any_batch(name, tmp_path):
   assert want.std() > .05
   # Another order of sums, in up to fifty layers.
   for n in (3, 1):
+    np.testing.assert_allclose(got(images[:n]), want[:n], rtol=0,
+                               atol=1e-4 * want.std())
+
+
+def test_a_wide_bit_is_exported_for_any_batch(tmp_path):
+  """Its 3x3 convolutions have as many channels as Winograd's wants."""
+  path = str(tmp_path / 'student.npz')
+  model, params = make(path, family='bit', depth=(1,), width=1, size=32)
+  stablehlo.write(served_lib.load(path), str(tmp_path / 'x.stablehlo'))
+  _, got = stablehlo.read(str(tmp_path / 'x.stablehlo'))
+  images = pixels(9)
+  want = answer(model, params, images)
+  for n in (9, 1):
     np.testing.assert_allclose(got(images[:n]), want[:n], rtol=0,
                                atol=1e-4 * want.std())
 

@@ -137,7 +137,7 @@ class Graph:
 
   def pad(self, x: str, pads: Sequence[tuple[int, int]], value: float) -> str:
     return self.node('Pad', x, self._integers(np.transpose(pads).ravel()),
-                     self.constant(np.float32(value)))
+                     self.constant(np.asarray(value, np.float32)))
 
   def concatenate(self, parts: Sequence[str], axis: int) -> str:
     return self.node('Concat', *parts, axis=axis)

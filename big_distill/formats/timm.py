@@ -21,7 +21,7 @@ SUFFIX = '_timm.safetensors'
 WEIGHTS = ('float32', 'float16')
 PACKAGES = ('safetensors', 'torch', 'timm')
 # Kernels are rounded before they are standardised, not after.
-TOLERANCE = {'float16': .03}
+TOLERANCE = {'float16': .1}
 CARD = cards.MARK.decode()
 
 
@@ -55,7 +55,7 @@ def load(path: str, layout: str) -> tuple[cards.Card, served_lib.Answer]:
   mean, std = np.float32(card.mean), np.float32(card.std)
 
   def answer(pixels: np.ndarray) -> np.ndarray:
-    images = (np.float32(pixels) / 255 - mean) / std
+    images = (pixels.astype(np.float32) / 255 - mean) / std
     with torch.no_grad():
       return module(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
 

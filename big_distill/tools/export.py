@@ -6,9 +6,9 @@
 
 WORKDIR is that of a run; its student.npz is exported. Formats are files of
 big_distill/formats: onnx, tflite, stablehlo, savedmodel, npz, and for PyTorch timm
-and torchvision. Each file is read
-back by its own runtime and shown photographs: those of --images=FOLDER, or those
-that come with the package. Prints a table, and writes it into a model card,
+and torchvision. Each file is read back by its own runtime and shown photographs:
+those of --images=FOLDER, else of the folder that the run was evaluated on, else
+those that come with the package. Prints a table, and writes it into a model card,
 README.md and card.json, beside the files.
 """
 
@@ -52,6 +52,17 @@ def photographs_for(served: served_lib.Served,
                    for image in images])
 
 
+def folder_of(run: runs.Run | None) -> str | None:
+  """The folder of images that a run was evaluated on, or trained on, if any."""
+  config = (run.config if run else None) or {}
+  datas = [each.get('data') or {} for each in (config.get('evals') or {}).values()]
+  for data in [*datas, config.get('data') or {}]:
+    path = os.path.expanduser(str(data.get('name')).removeprefix('folder:'))
+    if str(data.get('name')).startswith('folder:') and os.path.isdir(path):
+      return path
+  return None
+
+
 def _spread(every):
   """At most MOST of a list, from its beginning to its end."""
   return every[::-(-len(every) // MOST)]
@@ -69,7 +80,7 @@ def main(flag, words):
       os.path.dirname(file) or '.'), 'export')
   stem = os.path.splitext(os.path.basename(file))[0].replace(' ', '_')
   float32 = served_lib.load(file, size=flag.size)
-  images = photographs_for(float32, flag.images)
+  images = photographs_for(float32, flag.images or folder_of(run))
   want = exported.in_batches(float32.answer(), images)
   os.makedirs(folder, exist_ok=True)
   rows, failed = [], []
