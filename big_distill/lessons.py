@@ -115,8 +115,32 @@ def open_store(lessons: Lessons, config: Mapping[str, Any],
             else plan.period)
   return store.Store(
       options.store,
-      replay.manifest(lesson, lessons.source, mode, plan, config), like, blocks,
+      manifest(lesson, lessons.source, mode, plan, config), like, blocks,
       lessons.host, begin)
+
+
+def manifest(lesson: steps.Lesson, source: Any, mode: views.Mode,
+             plan: plan_lib.Plan, config: Mapping[str, Any]) -> dict[str, Any]:
+  """What decides the answers of a run's stream: a dict that JSON can hold."""
+  sections = config.get('teachers', {})
+  crops = {**{'fraction': views.FRACTION, 'reduced': False},
+           **config.get('crops', {})}
+  teachers = [
+      {'identity': teacher.identity, 'view': str(teacher.sees),
+       'dtype': sections[teacher.name].get('dtype', 'float32'),
+       'weights': sections[teacher.name].get('weights', 'float32')}
+      for teacher in lesson.teachers if teacher.size]
+  return {
+      'data': source.title, 'images': source.fingerprint,
+      'examples': source.num_examples, 'classes': lesson.num_classes,
+      'resident': source.resident, **crops, 'seed': plan.seed,
+      'votes': mode.votes, 'teachers': teachers,
+      'combine': lesson.combine if len(teachers) > 1 else 'logits',
+      'dtype': lesson.form.dtype, 'top': lesson.form.top,
+      **({} if mode.votes else {
+          'batch_size': plan.batch_size, 'period_steps': plan.period,
+          'mixup': {'group': plan.group, **config.get('mixup', {})}
+                   if mode.mixup else None})}
 
 
 def loader(data: Any) -> Callable[[Mapping[str, Any]], Any]:

@@ -18,7 +18,6 @@ from big_distill import answers as answers_lib
 from big_distill import faculty as faculty_lib
 from big_distill import feed as feed_lib
 from big_distill import parallel
-from big_distill import plan as plan_lib
 from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
@@ -243,27 +242,3 @@ def spans(known: np.ndarray, total: int, live: list[views.View],
       yield feed_lib.Span(first, total, replayed)
 
   return spans_from
-
-
-def manifest(lesson: steps.Lesson, source: Any, mode: views.Mode,
-             plan: plan_lib.Plan, config: Mapping[str, Any]) -> dict[str, Any]:
-  """What decides the answers of a run's stream: a dict that JSON can hold."""
-  sections = config.get('teachers', {})
-  crops = {**{'fraction': views.FRACTION, 'reduced': False},
-           **config.get('crops', {})}
-  teachers = [
-      {'identity': teacher.identity, 'view': str(teacher.sees),
-       'dtype': sections[teacher.name].get('dtype', 'float32'),
-       'weights': sections[teacher.name].get('weights', 'float32')}
-      for teacher in lesson.teachers if teacher.size]
-  return {
-      'data': source.title, 'images': source.fingerprint,
-      'examples': source.num_examples, 'classes': lesson.num_classes,
-      'resident': source.resident, **crops, 'seed': plan.seed,
-      'votes': mode.votes, 'teachers': teachers,
-      'combine': lesson.combine if len(teachers) > 1 else 'logits',
-      'dtype': lesson.form.dtype, 'top': lesson.form.top,
-      **({} if mode.votes else {
-          'batch_size': plan.batch_size, 'period_steps': plan.period,
-          'mixup': {'group': plan.group, **config.get('mixup', {})}
-                   if mode.mixup else None})}
