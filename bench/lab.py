@@ -15,11 +15,11 @@ import numpy as np
 
 from bench import agenda
 from bench import kept as kept_lib
+from bench import programs
 from bench import reproduce
 from bench import school
 from bench import shelf as shelf_lib
 from big_distill import packed
-from big_distill import pretrained
 from big_distill import teaching
 from configs import study as config
 
@@ -29,7 +29,6 @@ WARMUP = .05  # Share of a run; of those that are cooled, of 100 epochs.
 COOLDOWN = .2
 SECONDS = .0006, .002  # A step, for each student and besides: a first guess.
 ROW = .002  # Seconds to record one.
-TINY = dict(family='bit', depth=(1,), width=.125)
 
 
 class OutOfTime(Exception):
@@ -72,7 +71,7 @@ class Lab:
     self.teachers = {name: teaching.load(
         name, size=32 if tiny else agenda.SIZES[name], dtype=dtype,
         num_classes=self.setting.num_classes,
-        **(dict(random=TINY) if tiny else dict(init=file)))
+        **(dict(random=programs.TINY) if tiny else dict(init=file)))
                      for name, file in teachers.items()}
     self.labels = {name: caltech.hold(caltech.load(split=split))[1]
                    for name, split in self._splits.items()}
@@ -84,8 +83,10 @@ class Lab:
         self.setting, self.data, held, images, self.teachers, {
             name: jax.device_put(teacher.params)
             for name, teacher in self.teachers.items()}, self.steps, streams)
+    self._programs = programs.Programs(
+        self.setting, caltech, self._splits, tiny, self._pool)
     self.told = None  # {split: the first teacher's log-probs}, being asked.
-    self._created, self._futures, self._shelves, self._pace = {}, {}, {}, {}
+    self._shelves, self._pace = {}, {}
     self.start = None  # Parameters [s, ...] of students that began from labels.
 
   def lacks(self, stage: agenda.Stage) -> list[str]:
@@ -101,7 +102,7 @@ class Lab:
       for arm in stage.arms:
         self._shelf(stage).prepare(arm.source)
       self._learner(stage)
-      self._exam(stage)
+      self._programs.exam(stage)
 
   def steps(self, epochs: float) -> int:
     """Steps of so many epochs of 1,024 images."""
@@ -110,7 +111,7 @@ class Lab:
   def forecast(self, stage: agenda.Stage) -> float:
     """Seconds that a stage will take, its recordings included."""
     students = len(stage.arms) * stage.columns
-    pace = self._pace.get(self._key(stage)) or (
+    pace = self._pace.get(self._programs.key(stage)) or (
         SECONDS[0] * students + SECONDS[1])
     times = 1.3 if stage.cooldowns else 1
     rows = sum(self._shelf(stage).lacks(source, self.steps(
@@ -122,7 +123,7 @@ class Lab:
   def wait(self, stage: agenda.Stage) -> None:
     """Returns when the programs of a stage are compiled."""
     self._learner(stage).result()
-    self._exam(stage).result()
+    self._programs.exam(stage).result()
     self.told.result()
     for arm in stage.arms:
       self._shelf(stage).wait(arm.source)
@@ -139,7 +140,8 @@ class Lab:
       raise ValueError('Nobody began from labels: the stage start_run_200 was '
                        'left.')
     lessons = self._lessons(stage)
-    states = jax.jit(self._begin(stage))(self._params(stage, seeds))
+    states = jax.jit(functools.partial(programs.begin, stage))(
+        self._params(stage, seeds))
     for length in stage.cooldowns or [stage.epochs]:
       total, cooldown, due = self.steps(length), 0, 1
       warmup = WARMUP * total
@@ -156,7 +158,8 @@ class Lab:
           stage, branch, plan, lessons, total, deadline):
         if step >= total * due / EVERY:
           due = int(EVERY * step / total) + 1
-          answers, told = self._examine(stage, branch.params), self.told.result()
+          answers, told = self._programs.examine(
+              stage, branch.params), self.told.result()
           scores = {f'{split}_{metric}': values for split in self._splits
                     for metric, values in reproduce.measure(
                         answers[split], told[split],
@@ -179,14 +182,13 @@ class Lab:
 
   def _params(self, stage, seeds):
     """Initial parameters [a, s, ...]."""
-    params = jax.tree.map(lambda *x: np.stack(x), *(
-        self._created[stage.student, seed][1] for seed in seeds))
+    params = self._programs.created(stage, seeds)
     return jax.tree.map(lambda *x: jnp.stack(x), *(
         self.start if arm.begun else params for arm in stage.arms))
 
   def _advance(self, stage, states, hypers, lessons, upto, deadline):
     learn, shelf = self._learner(stage).result(), self._shelf(stage)
-    step, key = int(states.step[0, 0]), self._key(stage)
+    step, key = int(states.step[0, 0]), self._programs.key(stage)
     while step < upto:
       self._turn(stage, shelf, step)
       began, count = time.monotonic(), min(CALL - step % CALL, upto - step)
@@ -219,83 +221,19 @@ class Lab:
         self.data['caltech'], name, f'central@{teacher.size}'))
             for split, name in self._splits.items()}
 
-  def _model(self, stage):
-    """(Arguments of pretrained.build, pixels a side)."""
-    kwargs, size = agenda.STUDENTS[stage.student]
-    small = self.tiny and kwargs['family'] == 'bit'
-    return (TINY, size // 4) if small else (kwargs, size)
-
   def enroll(self, stages: Sequence[agenda.Stage]) -> None:
-    """Draws the initial values of all students: no thread may trace meanwhile."""
-    for stage in stages:
-      for seed in (agenda.TUNING_SEED, *agenda.SEEDS):
-        if (stage.student, seed) not in self._created:
-          kwargs, size = self._model(stage)
-          self._created[stage.student, seed] = pretrained.create(
-              size=size, seed=seed, num_classes=self.setting.num_classes,
-              **kwargs)
+    """Draws the initial values of all students, before any thread compiles."""
+    self._programs.enroll(stages)
     self.told = self._pool.submit(self._ask)
 
   def _shelf(self, stage):
-    size, small = self._model(stage)[1], agenda.STUDENTS[stage.student][1] < 48
+    size = self._programs.model(stage)[1]
+    small = agenda.STUDENTS[stage.student][1] < 48
     if size not in self._shelves:
       self._shelves[size] = shelf_lib.Shelf(
           size, {agenda.FUNMATCH: 300} if small else agenda.ROOM, self._room,
           self._pool)
     return self._shelves[size]
 
-  def _key(self, stage):
-    return stage.student, stage.optimizer, len(stage.arms), stage.columns
-
-  def _begin(self, stage):
-    return functools.partial(kept_lib.begin, optimizer=stage.optimizer)
-
   def _learner(self, stage):
-    """The program of a stage's students, being compiled."""
-    key, shelf = self._key(stage), self._shelf(stage)
-    if key not in self._futures:
-      model, first = self._created[stage.student, agenda.TUNING_SEED]
-      shape = len(stage.arms), stage.columns
-
-      def compile_():
-        states = jax.eval_shape(self._begin(stage), jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((*shape, *x.shape), x.dtype),
-            first))
-        each, one = jax.ShapeDtypeStruct(shape, np.float32), np.int32(0)
-        arm = jax.ShapeDtypeStruct(shape[:1], np.int32)
-        args = (states, kept_lib.Hypers(each, each, each, one, one, one),
-                kept_lib.Lessons(arm, arm, arm, jax.ShapeDtypeStruct(
-                    shape[:1], np.bool_)), shelf_lib.shape(shelf.kept), one)
-        return jax.jit(kept_lib.make_learn(
-            self.setting, model, stage.optimizer), donate_argnums=0).lower(
-                *args).compile()
-
-      self._futures[key] = self._pool.submit(compile_)
-    return self._futures[key]
-
-  def _exam(self, stage):
-    """What examines three students, being compiled."""
-    key = stage.student
-    if key not in self._futures:
-      model, first = self._created[stage.student, agenda.TUNING_SEED]
-
-      def compile_():
-        exam = school.make_exam(model, {
-            split: school.pixels_of(self.data['caltech'], name,
-                                    f'central@{self._model(stage)[1]}')
-            for split, name in self._splits.items()})
-        exam(jax.tree.map(lambda x: np.stack([[x] * 3]), first))
-        return exam
-
-      self._futures[key] = self._pool.submit(compile_)
-    return self._futures[key]
-
-  def _examine(self, stage, params):
-    """{split: log-probs [a, s, n, c]}, three students at a time."""
-    exam, shape = self._exam(stage).result(), (len(stage.arms), stage.columns)
-    n = shape[0] * shape[1]
-    flat = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), params)
-    parts = [exam(jax.tree.map(lambda x, at=at: x[None, at], flat)) for at in
-             np.minimum(np.arange(-(-n // 3) * 3), n - 1).reshape(-1, 3)]
-    return {split: np.concatenate([part[split][0] for part in parts])[:n].reshape(
-        *shape, *parts[0][split].shape[2:]) for split in self._splits}
+    return self._programs.learner(stage, self._shelf(stage).kept)
