@@ -138,8 +138,9 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
 
 
 # What students of one program may differ in, beside their first parameters.
-NUMBERS = {'lr': np.float32, 'wd': np.float32, 'clip': np.float32,
-           'warmup': np.int32, 't': np.float32}
+NUMBERS: dict[str, Any] = {
+    'lr': np.float32, 'wd': np.float32, 'clip': np.float32, 'warmup': np.int32,
+    't': np.float32}
 
 
 def recipe(config: Mapping[str, Any], room: classroom.Classroom,

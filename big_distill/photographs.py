@@ -78,7 +78,7 @@ def decode(encoded: bytes) -> np.ndarray:
     image = Image.open(io.BytesIO(encoded))
   except UnidentifiedImageError as error:
     raise ValueError('it is of no known format and begins with '
-                     f'{encoded[:12]}') from error
+                     f'{encoded[:12]!r}') from error
   with image:
     image = ImageOps.exif_transpose(image)
     if image.mode in ('I', 'F'):

@@ -9,7 +9,7 @@ Convolutions of stacked kernels are grouped ones, which are slow on CPUs and fas
 for small students on GPUs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ class Recipe(NamedTuple):
   """
   alike: str
   make: Callable[[Mapping[str, Any]], steps.Pupil]
-  numbers: Mapping[str, np.ndarray]
+  numbers: Mapping[str, np.ndarray | np.generic]
   family: str
   optimizer: str
   flops: Callable[[], float]
@@ -132,7 +132,8 @@ class Learners:
     if len(recipes) == 1:
       layout = 'beside'
     self.layout = layout or choose(recipe, jax.default_backend())
-    self._lesson, self._make, self._stack = lesson, recipe.make, None
+    self._lesson, self._make = lesson, recipe.make
+    self._stack: Stack | None = None
     self._recipes = recipes
     # (State, numbers, call with answers) -> State, scalars.
     self.program = feed.compile(LAYOUTS[self.layout](self._step), [sees])
@@ -165,7 +166,7 @@ def learners(lesson: steps.Lesson, feed: feed_lib.Feed, sees: Mapping[str, Any],
              recipes: Mapping[str, Recipe], layout: str | None = None
              ) -> dict[str, Learners]:
   """{name: the Learners that a student is among}."""
-  alike: dict[str, Sequence[str]] = {}
+  alike: dict[str, list[str]] = {}
   for name, recipe in recipes.items():
     alike.setdefault(recipe.alike, []).append(name)
   made = {}

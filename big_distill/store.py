@@ -63,7 +63,8 @@ class Store:
         'blocks': blocks, 'block_rows': self._rows}, self._hosts,
         self.nbytes if begin else None)
     self._shards = self.manifest['shards']
-    self._mapped, self._claim = {}, None
+    self._mapped: dict[Any, Any] = {}
+    self._claim: Any = None
     self._whole = np.zeros([blocks, self._shards], bool)  # Verified already.
 
   @property

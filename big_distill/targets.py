@@ -17,7 +17,7 @@ class Target(Protocol):
   Images are NHWC, kernels HWIO. Paddings are (before, after) of each axis.
   """
 
-  def constant(self, value: np.ndarray) -> Any:
+  def constant(self, value: np.ndarray | np.generic) -> Any:
     """A tensor of these numbers."""
     ...
 
@@ -88,7 +88,7 @@ class Value(NamedTuple):
     return isinstance(self.value, np.ndarray)
 
 
-def known(value: np.ndarray) -> Value:
+def known(value: np.ndarray | np.generic) -> Value:
   """A constant."""
   value = np.asarray(value)
   return Value(value, value.shape, value.shape)

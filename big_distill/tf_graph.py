@@ -40,7 +40,7 @@ class Operations:
         'tanh': tf.tanh, 'sqrt': tf.sqrt, 'rsqrt': tf.math.rsqrt,
         'logistic': tf.sigmoid, 'erf': tf.math.erf, 'abs': tf.abs}
 
-  def constant(self, value: np.ndarray) -> Any:
+  def constant(self, value: np.ndarray | np.generic) -> Any:
     return self._tf.constant(value)
 
   def elementwise(self, name: str, *args: Any) -> Any:

@@ -95,7 +95,7 @@ class Graph:
         kind, inputs, [out], name=out, **attributes))
     return out
 
-  def constant(self, value: np.ndarray) -> str:
+  def constant(self, value: np.ndarray | np.generic) -> str:
     """See targets.Target, as for all below."""
     name = f'constant_{len(self._constants)}'
     self._constants[name] = np.asarray(value)
