@@ -30,6 +30,8 @@ def facts(served: served_lib.Served, run: runs.Run | None,
   card = served.card
   config = (run.config if run and run.config
             else card.trained_by.get('config', {}))
+  # Of a model that was not distilled, it may be the name of a file.
+  sections = config if isinstance(config, Mapping) else {}
   last = {name: run.last(name) for name in sorted(run.metrics)
           if not name.startswith(COURSE)} if run else {}
   return {
@@ -42,9 +44,9 @@ def facts(served: served_lib.Served, run: runs.Run | None,
           'values': 'uint8, red green blue, [batch, height, width, 3]',
           'normalised inside the file by': {'mean': list(card.mean),
                                             'std': list(card.std)}},
-      'taught by': config.get('teachers', {}),
+      'taught by': sections.get('teachers', {}),
       'identity of teachers': card.trained_by.get('teachers', {}),
-      'data': config.get('data', {}),
+      'data': sections.get('data', {}),
       'measured': last,
       'result': (run.result or {}) if run else {},
       'files': [row._replace(file=os.path.basename(row.file))._asdict()

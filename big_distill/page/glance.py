@@ -79,8 +79,9 @@ def facts(side: Side) -> dict[str, tuple[str, str]]:
       found[title] = (html.amount(student), (
           f"the teacher's {html.amount(teacher)} are {teacher / student:.3g} "
           'times as many') if teacher else '')
-  found['Training'] = (html.duration(cost['seconds']),
-                       f'{html.number(cost["rate"], ",.3g")} images/s')
+  if cost['rate']:
+    found['Training'] = (html.duration(cost['seconds']),
+                         f'{html.number(cost["rate"], ",.3g")} images/s')
   return found
 
 
