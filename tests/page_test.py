@@ -180,7 +180,7 @@ def test_a_run_that_diverged_names_the_step_and_the_remedy(tmp_path):
   run = write(tmp_path / 'run', [{'step': 5, 'train/loss': math.inf}], CONFIG)
   (run / 'nan' / 'state' / '6').mkdir(parents=True)
   said = page_of(run)
-  assert 'Stopped at step 7: the loss or its gradient was not finite' in said
+  assert 'Stopped after step 6: the loss or its gradient was not finite' in said
   assert 'big_distill.tools.replay run/nan' in said
   assert 'Nothing of it is finite' in said
 

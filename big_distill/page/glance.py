@@ -42,7 +42,7 @@ def _state(side):
   if side.run.result:
     return f'Finished after {side.step:,} steps{epochs}.', ''
   if side.failed:
-    return (f'Stopped at step {side.failed:,}{of}: the loss or its gradient was '
+    return (f'Stopped after step {side.failed:,}{of}: the loss or its gradient was '
             'not finite. python -m big_distill.tools.replay '
             f'{side.name}/nan says whose fault it was.', ' look')
   if not side.run.rows:

@@ -34,7 +34,7 @@ class Side(NamedTuple):
   sheet: pictures.Sheet | None
   missing: str
   total: int | None  # Steps that the run is planned to have.
-  failed: int | None  # The step whose loss was not finite.
+  failed: int | None  # The steps after which the loss was not finite.
   findings: list[doctor.Finding]
   thumbs: dict[int, Any]
 
@@ -122,12 +122,12 @@ def chosen(answers: measures.Answers) -> list[int]:
 
 
 def _failed(run):
-  """The step that was kept because its loss was not finite, or None.
+  """The steps taken before the one that was kept in DIR/nan, or None.
 
   A run that went on from a checkpoint may have left it behind.
   """
   folder = epath.Path(run.path, 'nan', 'state')
-  failed = [int(each.name) + 1 for each in (
+  failed = [int(each.name) for each in (
       folder.iterdir() if folder.exists() else ()) if each.name.isdigit()]
   if run.result or not failed or run.rows and run.rows[-1]['step'] > max(failed):
     return None
