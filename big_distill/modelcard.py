@@ -72,7 +72,8 @@ def text(found: Mapping[str, Any], rows: Sequence[exported.Row]) -> str:
       '## Use', '',
       f'Input: {image["values"]}, {image["size"]} px a side, cropped as '
       f'`{image["view"]}` (of a central square, {image["fraction"]:.3g} of a '
-      'side) and resized by area. Values are normalised inside. Output: logits '
+      'side) and resized by area. Values are normalised inside, but for PyTorch. '
+      'Output: logits '
       'in the order of `model.classes` in card.json.', '',
       exported.table(rows), '',
       'Milliseconds are of one image at a time on the CPU that exported. '
@@ -82,7 +83,9 @@ def text(found: Mapping[str, Any], rows: Sequence[exported.Row]) -> str:
     lines += [f'StableHLO was written by JAX {jax.__version__}, and is promised '
               f'to be read for {stablehlo.MONTHS} months: keep the npz.', '']
   for name, python in found['python'].items():
-    lines += [f'## {name}', '', '```python', python.rstrip(), '```', '']
+    lines += [f'## {name}', '', 'Its model wants float32 [batch, 3, height, '
+              'width], (pixels / 255 - mean) / std.', '', '```python',
+              python.rstrip(), '```', '']
   for title in ('taught by', 'data', 'measured', 'result'):
     if found[title]:
       lines += [f'## {title.capitalize()}', '', '| | |', '|---|---|']
@@ -100,9 +103,16 @@ def _short(value):
 
 def write(folder: str, served: served_lib.Served, run: runs.Run | None,
           rows: Sequence[exported.Row]) -> None:
-  """Writes README.md and card.json; what was filled in before stays."""
-  found = facts(served, run, rows)
+  """Writes README.md and card.json.
+
+  What was filled in before stays, and so do rows of other files that are there.
+  """
   before = runs.load(f'{folder}/card.json') or {}
+  new = {os.path.basename(row.file) for row in rows}
+  rows = [*(exported.Row(**row) for row in before.get('files', [])
+            if row['file'] not in new
+            and os.path.exists(f'{folder}/{row["file"]}')), *rows]
+  found = facts(served, run, rows)
   found |= {name: before[name] for name in TO_FILL_IN if name in before}
   runs.save(f'{folder}/card.json', found)
   runs.write(f'{folder}/README.md', text(found, rows))

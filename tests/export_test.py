@@ -95,6 +95,14 @@ def test_the_card_tells_the_run_and_keeps_what_was_filled_in(workdir):
   export.main(options(), [str(workdir)])
   assert 'licence of the model | CC0' in (folder / 'README.md').read_text()
 
+  export.main(options(weights=['int8']), [str(workdir)])  # Beside the first.
+  rows = json.loads((folder / 'card.json').read_text())['files']
+  assert [row['file'] for row in rows] == ['student.npz', 'student_int8.npz']
+  (folder / 'student.npz').unlink()
+  export.main(options(weights=['int8']), [str(workdir)])
+  rows = json.loads((folder / 'card.json').read_text())['files']
+  assert [row['file'] for row in rows] == ['student_int8.npz']
+
 
 @pytest.mark.parametrize('given, words, message', [
     (dict(to=['onxx']), ['x.npz'], 'no format .onxx.; did you mean onnx'),
