@@ -52,7 +52,7 @@ def load(path: str, layout: str) -> tuple[cards.Card, served_lib.Answer]:
   exec(lines(card, layout), space)  # pylint: disable=exec-used
   module = space['model'].eval()
   module.load_state_dict(safetensors.torch.load_file(path))
-  mean, std = np.float32(card.mean), np.float32(card.std)
+  mean, std = (np.asarray(each, np.float32) for each in (card.mean, card.std))
 
   def answer(pixels: np.ndarray) -> np.ndarray:
     images = (pixels.astype(np.float32) / 255 - mean) / std
