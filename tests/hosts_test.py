@@ -1,7 +1,12 @@
-"""Two processes of two devices train as one, start together, leave together."""
+"""Two processes of two devices train as one, start together, leave together.
+
+Tolerances: sums over devices have another order, which float32 rounds; steps are
+small, so that this does not grow.
+"""
 
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,36 +16,39 @@ import time
 import numpy as np
 import pytest
 
+from big_distill import command
 from big_distill import hosts
+from big_distill import packed
+from big_distill import render
 from big_distill import runs
+from big_distill import train
+from big_distill.input import pipeline
+from big_distill.tools import pack
+from tests import hosts_program
+from tests.configs_test import Rows
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = '''
 from configs import quickstart
+from tests import hosts_program
 
 def get_config(arg=None):
   c = quickstart.get_config('tiny=True')
   c.teachers = dict(truth=dict(labels=True))
   c.evals = dict()
   c.optim = dict(name='sgd', lr=.002, wd=1e-4, clip=1.)
-  del c.log_percent
-  c.total_steps, c.log_steps = 120, 1
-  c.checkpoints = dict(every_steps=20)
+  del c.log_percent, c.student
+  c.student = dict(hosts_program.MODEL, size=16)
+  c.total_steps, c.log_steps = 1000, 1
+  c.checkpoints = dict(every_steps=100)
   return c
 '''
 
 
-@pytest.fixture
-def config(tmp_path):
-  path = tmp_path / 'config.py'
-  path.write_text(CONFIG)
-  return path
+def start(words, log, count, devices):
+  """So many processes of `python WORDS`, with a log of each.
 
-
-def start(config, workdir, count, devices, *flags, program=()):
-  """So many processes of one run, with a log of each beside the workdir.
-
-  `program` is another than main, with the flags that it has alone.
+  {address}, {count} and {process} in words are filled in.
   """
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -50,19 +58,16 @@ def start(config, workdir, count, devices, *flags, program=()):
                    ' --xla_backend_optimization_level=0'}
   processes = []
   for i in range(count):
-    words = [sys.executable, '-m', *(
-        program or ['big_distill.main', f'--workdir={workdir}']),
-             f'--config={config}', *flags]
-    if count > 1:
-      words += [f'--coordinator={address}', f'--processes={count}',
-                f'--process={i}']
-    with open(f'{workdir}.{i}.log', 'w') as log:
-      processes.append(subprocess.Popen(words, cwd=ROOT, env=env, stdout=log,
+    told = [word.format(address=address, count=count, process=i)
+            for word in words]
+    with open(f'{log}.{i}.log', 'w') as file:
+      processes.append(subprocess.Popen([sys.executable, *told], cwd=ROOT,
+                                        env=env, stdout=file,
                                         stderr=subprocess.STDOUT))
   return processes
 
 
-def finish(processes, workdir, timeout=280):
+def finish(processes, log, timeout=280):
   """[(exit code, output)] of all processes."""
   deadline = time.monotonic() + timeout
   try:
@@ -71,15 +76,21 @@ def finish(processes, workdir, timeout=280):
   finally:
     for process in processes:
       process.kill()
-  return [(code, pathlib.Path(f'{workdir}.{i}.log').read_text())
+  return [(code, pathlib.Path(f'{log}.{i}.log').read_text())
           for i, code in enumerate(codes)]
 
 
-def wait_for_rows(workdir, count, processes):
-  while len(runs.rows(workdir / 'metrics.jsonl')) < count:
+def wait_for_lines(path, count, processes):
+  while not path.exists() or len(path.read_text().splitlines()) < count:
     assert all(process.poll() is None for process in processes), [
-        path.read_text()[-3000:] for path in workdir.parent.glob('*.log')]
+        log.read_text()[-3000:] for log in path.parent.parent.glob('*.log')]
     time.sleep(.02)
+
+
+def said(out, job):
+  """What a job of hosts_program came to."""
+  line, = [line for line in out.splitlines() if line.startswith(f'{job}: ')]
+  return line.removeprefix(f'{job}: ')
 
 
 def weights(workdir):
@@ -87,53 +98,136 @@ def weights(workdir):
     return {name: file[name] for name in file.files}
 
 
-def test_two_processes_leave_together_resume_and_equal_one(
-    config, tmp_path):
-  one, two = tmp_path / 'one', tmp_path / 'two'
-  (code, out), = finish(start(config, one, 1, 4), one)
-  assert code == 0, out
-
-  processes = start(config, two, 2, 2)
-  wait_for_rows(two, 5, processes)
-  processes[1].send_signal(signal.SIGTERM)  # The one that keeps no record.
-  left = finish(processes, two)
-  assert [code for code, _ in left] == [0, 0], left
-  saved, = {line.split('saved step ')[1].split('.')[0]
-            for _, out in left for line in out.splitlines()
-            if 'saved step' in line}
-  assert 0 < int(saved) < 120 and not (two / 'student.npz').exists()
-
-  ended = finish(start(config, two, 2, 2), two)
-  assert [code for code, _ in ended] == [0, 0], ended
-  assert all(f'resuming at {saved}' in out for _, out in ended)
-  assert [row['step'] for row in runs.rows(two / 'metrics.jsonl')
-          if 'train/loss' in row] == [*range(1, 121)]
-  want, got = weights(one), weights(two)
+def check_close(got, want):
   for name in want:
-    # Sums over devices have another order; steps are small, so that this does
-    # not grow.
     np.testing.assert_allclose(got[name], want[name], atol=1e-4, err_msg=name)
-  assert np.abs(want['head/kernel']).max() > 1e-3  # From zero.
-
-  # Another config is refused on both, and nothing is written.
-  before = (two / 'config.json').read_text()
-  refused = finish(start(config, two, 2, 2, '--config.seed=1'), two)
-  assert [code for code, _ in refused] == [1, 1], refused
-  assert all('seed 0 there, 1 here' in out for _, out in refused)
-  assert (two / 'config.json').read_text() == before
 
 
-def test_when_one_process_is_killed_the_other_ends_within_a_minute(
-    config, tmp_path):
-  workdir = tmp_path / 'w'
-  processes = start(config, workdir, 2, 2,
-                    '--config.total_steps=1000000')
-  wait_for_rows(workdir, 5, processes)
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A folder with images, in which one process of four devices has trained."""
+  folder = tmp_path_factory.mktemp('hosts')
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (20, 24, 3), np.uint8) for _ in range(48)]
+  arrays = pack.pack((render.pack(images), np.arange(48) % 12), 20, 90)
+  np.savez(folder / 'images.npz', classes=[*map(str, range(12))],
+           **{f'train/{key}': value for key, value in arrays.items()})
+  train.train(hosts_program.config_of(), str(folder / 'one'),
+              packed.Data(str(folder / 'images.npz')), Rows())
+  return folder
+
+
+def copy_at(step, workdir, to):
+  """A copy of a workdir as it was when a step was saved."""
+  shutil.copytree(workdir, to)
+  for path in (to / 'checkpoints').iterdir():
+    if path.name.isdigit() and int(path.name) > step:
+      shutil.rmtree(path)
+  for name in ('student.npz', 'rows'):
+    (to / name).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope='module')
+def two(folder):
+  """What two processes said of jobs; then one was killed: (codes, outputs)."""
+  copy_at(5, folder / 'one', folder / 'again')
+  processes = start(
+      ['-m', 'tests.hosts_program', str(folder),
+       'whole,again,refused,stop,skip,endless', '{address}', '{count}',
+       '{process}'], folder / 'two', 2, 2)
+  wait_for_lines(folder / 'endless' / 'rows', 5, processes)
   processes[1].kill()
   began = time.monotonic()
-  (code, _), (killed, _) = finish(processes, workdir, timeout=90)
+  ended = finish(processes, folder / 'two', timeout=90)
+  return ended, time.monotonic() - began
+
+
+def test_two_processes_equal_one_and_resume_what_it_began(folder, two):
+  want = weights(folder / 'one')
+  whole, again = weights(folder / 'whole'), weights(folder / 'again')
+  check_close(whole, want)
+  check_close(again, want)
+  assert np.abs(want['head/kernel']).max() > 1e-3  # From zero.
+  for _, out in two[0]:
+    assert f'resuming at 5 from {folder}/again' in out
+
+
+def test_another_config_is_refused_on_both_and_nothing_is_written(folder, two):
+  for _, out in two[0]:
+    assert 'seed 0 there, 1 here' in said(out, 'refused')
+  assert runs.load(folder / 'whole' / 'config.json')['seed'] == 0
+
+
+def test_both_stop_at_the_step_that_is_not_finite_and_keep_it_once(folder, two):
+  stops = [said(out, 'stop') for _, out in two[0]]
+  assert stops[0] == stops[1]
+  assert stops[0].startswith('Step 6: the teacher prof is the first that is not '
+                             'finite')
+  kept = folder / 'stop' / 'nan'
+  assert sorted(path.name for path in kept.iterdir()) == [
+      'batch_00000.npz', 'batch_00001.npz', 'config.json', 'state']
+  assert [path.name for path in (kept / 'state').iterdir()] == ['5']
+  rows = []
+  for i in range(2):
+    with np.load(kept / f'batch_{i:05}.npz') as file:
+      rows.append([len(file[name]) for name in file.files])
+  assert set(sum(rows, [])) == {16}  # Half of the batch each.
+
+
+def test_both_skip_the_same_steps(two):
+  skips = [said(out, 'skip') for _, out in two[0]]
+  assert skips[0] == skips[1] == str(
+      [float(step // 4) for step in range(1, hosts_program.STEPS + 1)])
+
+
+def test_when_one_process_is_killed_the_other_ends_within_a_minute(two):
+  ((code, _), (killed, _)), seconds = two
   assert killed == -signal.SIGKILL and code != 0
-  assert time.monotonic() - began < 60
+  assert seconds < 60
+
+
+@pytest.mark.parametrize('devices', [1, 2, 8])
+def test_other_numbers_of_devices_resume_what_four_began(folder, two, devices):
+  for begun in ('one', 'whole'):
+    copy_at(5, folder / begun, folder / f'resumed{devices}{len(begun)}')
+  jobs = [f'resumed{devices}{len(begun)}' for begun in ('one', 'whole')]
+  log = folder / f'on{devices}'
+  (code, out), = finish(start(
+      ['-m', 'tests.hosts_program', str(folder), ','.join(jobs)], log, 1,
+      devices), log)
+  assert code == 0, out
+  assert f'1 hosts x {devices} devices' in out
+  want = weights(folder / 'one')
+  for job in jobs:
+    assert f'resuming at 5 from {folder}/{job}' in out
+    check_close(weights(folder / job), want)
+
+
+def test_ctrl_c_of_one_has_both_leave_at_one_step_and_one_process_goes_on(
+    tmp_path):
+  config, workdir = tmp_path / 'config.py', tmp_path / 'w'
+  config.write_text(CONFIG)
+  processes = start(
+      ['-m', 'big_distill.main', f'--config={config}', f'--workdir={workdir}',
+       '--coordinator={address}', '--processes={count}', '--process={process}'],
+      workdir, 2, 2)
+  wait_for_lines(workdir / 'metrics.jsonl', 5, processes)
+  processes[1].send_signal(signal.SIGINT)  # The one that keeps no record.
+  left = finish(processes, workdir)
+  assert [code for code, _ in left] == [0, 0], left
+  assert all(out.count('Preempted: saved step ') == 1 for _, out in left)
+  assert sum('Ctrl-C: leaves after this step' in out for _, out in left) == 1
+  saved, = {int(out.split('saved step ')[1].split('.')[0]) for _, out in left}
+  assert 0 < saved < 1000 and not (workdir / 'student.npz').exists()
+
+  # Four devices of this process go on, a few steps.
+  resumed, made = Rows(), command.call(str(config))
+  made.total_steps = saved + 3
+  train.train(made, str(workdir), pipeline, resumed)
+  assert [row['step'] for row in runs.rows(workdir / 'metrics.jsonl')
+          if 'train/loss' in row] == [*range(1, saved + 1)]
+  assert [row['step'] for row in resumed if 'train/loss' in row] == [
+      *range(saved + 1, saved + 4)]
 
 
 @pytest.mark.parametrize('given, message', [
