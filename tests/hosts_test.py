@@ -144,12 +144,10 @@ def two(folder):
 
 def test_two_processes_equal_one_and_resume_what_it_began(folder, two):
   want = weights(folder / 'one')
-  whole, again = weights(folder / 'whole'), weights(folder / 'again')
-  check_close(whole, want)
-  check_close(again, want)
+  check_close(weights(folder / 'whole'), want)
+  check_close(weights(folder / 'again'), want)
   assert np.abs(want['head/kernel']).max() > 1e-3  # From zero.
-  for _, out in two[0]:
-    assert f'resuming at 5 from {folder}/again' in out
+  assert all(f'resuming at 5 from {folder}/again' in out for _, out in two[0])
 
 
 def test_another_config_is_refused_on_both_and_nothing_is_written(folder, two):
@@ -167,11 +165,9 @@ def test_both_stop_at_the_step_that_is_not_finite_and_keep_it_once(folder, two):
   assert sorted(path.name for path in kept.iterdir()) == [
       'batch_00000.npz', 'batch_00001.npz', 'config.json', 'state']
   assert [path.name for path in (kept / 'state').iterdir()] == ['5']
-  rows = []
-  for i in range(2):
+  for i in range(2):  # Half of the batch each.
     with np.load(kept / f'batch_{i:05}.npz') as file:
-      rows.append([len(file[name]) for name in file.files])
-  assert set(sum(rows, [])) == {16}  # Half of the batch each.
+      assert {len(file[name]) for name in file.files} == {16}
 
 
 def test_both_skip_the_same_steps(two):
@@ -188,9 +184,9 @@ def test_when_one_process_is_killed_the_other_ends_within_a_minute(two):
 
 @pytest.mark.parametrize('devices', [1, 2, 8])
 def test_other_numbers_of_devices_resume_what_four_began(folder, two, devices):
-  for begun in ('one', 'whole'):
-    copy_at(5, folder / begun, folder / f'resumed{devices}{len(begun)}')
-  jobs = [f'resumed{devices}{len(begun)}' for begun in ('one', 'whole')]
+  jobs = [f'resumed{devices}{i}' for i in range(2)]
+  for begun, job in zip(('one', 'whole'), jobs):
+    copy_at(5, folder / begun, folder / job)
   log = folder / f'on{devices}'
   (code, out), = finish(start(
       ['-m', 'tests.hosts_program', str(folder), ','.join(jobs)], log, 1,
@@ -219,7 +215,6 @@ def test_ctrl_c_of_one_has_both_leave_at_one_step_and_one_process_goes_on(
   assert sum('Ctrl-C: leaves after this step' in out for _, out in left) == 1
   saved, = {int(out.split('saved step ')[1].split('.')[0]) for _, out in left}
   assert 0 < saved < 1000 and not (workdir / 'student.npz').exists()
-
   # Four devices of this process go on, a few steps.
   resumed, made = Rows(), command.call(str(config))
   made.total_steps = saved + 3
