@@ -57,6 +57,8 @@ def get_config(arg=None):
     measured = dict(type='classification', every_percent=5)
     c.evals.student = dict(measured, data=own.test)
     c.evals.teacher = dict(type='classification', who='teacher', data=own.test)
+    c.evals.calibration = dict(type='calibration', data=own.test,
+                               every_percent=5)
     if own.val:
       c.evals.val = dict(measured, data=own.val)
   c.checkpoints = dict(every_percent=2, keep=2, keep_every=0)

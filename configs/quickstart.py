@@ -48,6 +48,7 @@ def get_config(arg=None):
   c.evals = dict(
       student=dict(type='classification', data=test, every_percent=20),
       teacher=dict(type='classification', who='teacher', data=test),
-      agree=dict(type='distance', data=test, every_percent=20))
+      agree=dict(type='distance', data=test, every_percent=20),
+      calibration=dict(type='calibration', data=test, every_percent=20))
   c.checkpoints = dict(every_percent=10, keep=2, keep_every=0)
   return common.tiny(c) if arg.tiny else c
