@@ -68,18 +68,20 @@ def report(each: fit.Compiled, which: slices.Slice) -> str:
 def _compiled(program, which, results):
   """`build`, or what a file of results has of the same program already."""
   lowered = program.lower()
-  key = hashlib.sha256(f'{which} {metadata.version("libtpu")} {program.beside} '
+  key = hashlib.sha256(f'{which} {metadata.version("libtpu")} '
                        f'{lowered.as_text()}'.encode()).hexdigest()[:16]
   path = pathlib.Path(results) if results else None
   if path and path.exists():
     for line in path.read_text().splitlines():
       row = json.loads(line)
       if row.pop('key') == key:
-        return fit.Compiled(**row)
+        return fit.Compiled(**{**row, 'held': row['held'] + program.beside})
   each, _ = fit.build(program, lowered)
   if path:
     with path.open('a') as file:
-      file.write(json.dumps({'key': key, **each._asdict()}) + '\n')
+      # What waits beside a program is not its own: another run has other.
+      file.write(json.dumps({'key': key, **each._asdict(),
+                             'held': each.held - program.beside}) + '\n')
   return each
 
 
