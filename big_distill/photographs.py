@@ -40,11 +40,19 @@ def packaged() -> list[bytes]:
   return found
 
 
+def is_image(path: str) -> bool:
+  """Whether a path is a file whose name ends as an image's does."""
+  return (os.path.splitext(path)[1].lower() in ENDINGS
+          and os.path.isfile(path))
+
+
 def listing(folder: str) -> list[str]:
-  """Paths of all images in a folder and below it, in order.
+  """Paths of all images in a folder and below it, in order; or of one image.
 
   Hidden files and folders are left out. Raises ValueError where there is none.
   """
+  if is_image(folder):
+    return [folder]
   found = []
   for place, folders, names in os.walk(folder):
     folders[:] = sorted(each for each in folders if not each.startswith('.'))

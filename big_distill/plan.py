@@ -39,6 +39,8 @@ NEEDED = [key for key, (_, default) in KEYS.items() if default is REQUIRED]
 SECTIONS = [key for key, (kind, _) in KEYS.items() if kind is SECTION]
 NAMED = ('teachers', 'evals')  # Sections of sections, one for each name.
 
+MOST = 1 << 20  # Examples of a batch: what is larger is a slip of the hand.
+
 # Most steps in a row that are left out because they are not finite.
 SKIPS = {'stop': 1, 'skip': 10}
 
@@ -87,7 +89,9 @@ def make(config: Mapping[str, Any], num_examples: int,
                      'steps_per_call': config.get('steps_per_call', 1),
                      }.items():
     bounds.check(key, value, whole=True)
+  bounds.check('batch_size', batch_size, least=1, most=MOST)
   bounds.check('mixup.group', group, least=1, whole=True)
+  bounds.check('mixup.alpha', config.get('mixup', {}).get('alpha', 1.), above=0)
   parallel.check_batch(batch_size, group, accumulate,
                        devices or parallel.device_count(),
                        hosts or parallel.host_count())
@@ -97,6 +101,9 @@ def make(config: Mapping[str, Any], num_examples: int,
                      'several with data.resident=True.')
 
   total = Durations(batch_size, num_examples).of(config, 'total')
+  if not total:
+    raise ValueError('The run has 0 steps: set total_steps, total_examples or '
+                     'total_epochs to more than 0.')
   durations = Durations(batch_size, num_examples, total)
   warmup = durations.of(config['optim'], 'warmup', default=0)
   if warmup > total // 10:

@@ -123,7 +123,8 @@ def config_of(config: Mapping[str, Any], dtype: str = '') -> dict[str, Any]:
   student = config['student']
   if model := architecture(str(student.get('init') or '')):
     model.pop('num_classes')
-    del student['init'], student['head']
+    del student['init']
+    student.pop('head', None)
     config['student'] = student = {**model, **student}
   for teacher in config['teachers'].values():
     if model := architecture(str(teacher.get('init') or '')):

@@ -72,6 +72,13 @@ def test_without_tensorflow_a_folder_has_the_same_answers(
         ours[f'{model.name} p'], abs=.05)
 
 
+def test_one_image_has_the_answer_that_it_has_in_its_folder(photographs):
+  model = predict.load('caltech12 teacher')
+  first, *_ = predict.rows([model], str(photographs))
+  assert predict._data(first['image']) is None
+  assert [*predict.rows([model], first['image'])] == [first]
+
+
 def test_what_is_no_folder_needs_tensorflow_and_says_so(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
   with pytest.raises(ValueError, match=r"pip install 'big_distill\[train\]'"):

@@ -5,9 +5,9 @@
       DIR/export/student_int8.onnx --images=PHOTOS --csv=answers.csv
 
 A model is a checkpoint, or a file that tools/export.py wrote: onnx, tflite,
-stablehlo, savedmodel, timm, torchvision. PHOTOS is a folder, which needs no
-TensorFlow (Pillow then reads it, JPEGs to within a few grey levels), or anything
-that data.name of a config takes. A card tells its size, its view and the names of
+stablehlo, savedmodel, timm, torchvision. PHOTOS is an image or a folder, which
+need no TensorFlow (Pillow then reads them, JPEGs to within a few grey levels), or
+anything that data.name of a config takes. A card tells its size, its view and the names of
 its classes; --size serves a checkpoint that has none. Prints a line per image, or
 writes a CSV with a column for each model's class, its probability and, with
 several models, whether they agree.
@@ -115,7 +115,9 @@ def _by_pillow(models, images, batch_size):
 
 
 def _data(images):
-  """The pipeline, or None where there is no TensorFlow and Pillow will do."""
+  """The pipeline, or None for an image, or a folder without TensorFlow."""
+  if photographs.is_image(images):
+    return None
   try:
     return command.pipeline()
   except command.Missing:
@@ -145,7 +147,7 @@ def main(flag, files):
 
 
 def _define_flags():
-  flags.DEFINE_string('images', None, 'A folder of images, or a dataset.')
+  flags.DEFINE_string('images', None, 'An image, a folder of images, or a dataset.')
   flags.DEFINE_integer('size', None, 'Pixels a side, where no card says.', 1)
   flags.DEFINE_string('csv', None, 'File to write; else the terminal.')
   flags.mark_flags_as_required(['images'])
