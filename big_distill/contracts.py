@@ -139,6 +139,7 @@ class Family(Protocol):
   PUBLISHED: {name: path, or function that returns it} of checkpoints.
   LAYOUTS: {name: our flat parameters -> theirs}; 'big_vision' is our own.
   NAMES: names of usual models of the family, which `named` takes.
+  SIZES: {variant: pixels a side that it is for}, if variants have a size.
   """
   Model: type[nn.Module]
   PUBLISHED: dict[str, str | Callable[[], str]]

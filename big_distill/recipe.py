@@ -140,11 +140,14 @@ def _split(teacher):
 
 
 def _size(file, card):
-  """The size of a teacher's images, from its card, its name or its shapes."""
+  """Pixels a side of a teacher's images: its card's, name's or variant's."""
   if card.size:
     return card.size
   if named := re.search(r' (?:ic|rc)(\d+)$', file):
     return int(named[1])
+  sizes = getattr(registry.load('models', card.family), 'SIZES', {})
+  if usual := sizes.get(card.arguments.get('variant')):
+    return usual
   small, large = (jax.tree.leaves(pretrained.shapes_of(
       size=size, family=card.family, **card.options)[1]) for size in (64, 128))
   if small != large:  # A grid of positions, which tells its size.

@@ -117,6 +117,10 @@ def test_teachers_sizes_are_those_of_cards_names_or_positions(
   own = recipe.choose(str(unlabelled), f'{a}+{b}@64+{v}', 'R26x0.5')
   assert [each['size'] for each in own.teachers.values()] == [40, 64, 24]
   assert own.student == dict(family='bit', depth=26, width=.5, size=24)
+  lite = write_teacher(tmp_path / 'l.npz', card=False,
+                       family='efficientnet_lite', variant='lite1')
+  own = recipe.choose(str(unlabelled), lite, 'R26x0.5')
+  assert own.teachers['teacher']['size'] == 240  # efficientnet_lite_builder.py
   with pytest.raises(ValueError, match=r'write teacher=.*b.npz@224'):
     recipe.choose(str(unlabelled), b, 'R50x1')
 

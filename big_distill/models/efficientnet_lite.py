@@ -66,6 +66,7 @@ LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_our
 
 
 NAMES = tuple(f'efficientnet_{variant}' for variant in VARIANTS)
+SIZES = {variant: size for variant, (_, _, size) in VARIANTS.items()}
 
 
 def named(name: str) -> dict[str, Any] | None:
