@@ -222,7 +222,7 @@ class Lab:
             for split, name in self._splits.items()}
 
   def enroll(self, stages: Sequence[agenda.Stage]) -> None:
-    """Draws the initial values of all students, before any thread compiles."""
+    """Draws the initial values of all students, and asks the teachers."""
     self._programs.enroll(stages)
     self.told = self._pool.submit(self._ask)
 

@@ -43,7 +43,7 @@ class Programs:
     return (TINY, size // 4) if small else (kwargs, size)
 
   def enroll(self, stages: Sequence[agenda.Stage]) -> None:
-    """Draws the initial values of all students: no thread may trace meanwhile."""
+    """Draws the initial values of all students."""
     for stage in stages:
       for seed in (agenda.TUNING_SEED, *agenda.SEEDS):
         if (stage.student, seed) not in self._created:

@@ -1,5 +1,6 @@
 """Initial values follow their definitions, by numpy as by JAX, on any machine."""
 
+from concurrent import futures
 import statistics
 
 import flax.linen as nn
@@ -144,3 +145,17 @@ def test_folding_on_the_host_is_the_formula():
                                  atol=3e-6, err_msg=name)
     else:
       assert (folded[name] == leaf).all(), name
+
+
+def test_threads_draw_what_each_draws_alone():
+  """They replace one method of Flax, which other models are traced by."""
+  def created(width):
+    params = pretrained.create(family='bit', size=16, num_classes=2,
+                               depth=(1,), width=width)[1]
+    return params_lib.checksum(params_lib.flatten(params))
+
+  widths = (.125, .25, .5, 1.) * 2
+  alone = {width: created(width) for width in {*widths}}
+  with futures.ThreadPoolExecutor(len(widths)) as pool:
+    for width, drawn in zip(widths, pool.map(created, widths)):
+      assert drawn == alone[width]

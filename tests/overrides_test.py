@@ -120,7 +120,7 @@ def test_flags_set_what_people_ask_for(word, path, value):
 def test_sections_are_removed_whole():
   config = resolve('--config.evals.teacher=None', '--config.answers=None')
   assert 'teacher' not in config.evals and 'answers' not in config
-  assert {'student', 'agree'} == {*config.evals}
+  assert {'student', 'agree', 'calibration'} == {*config.evals}
 
 
 def test_a_duration_in_other_units_takes_the_place_of_the_first():
@@ -164,7 +164,7 @@ def test_another_loss_or_optimizer_drops_what_it_does_not_know():
     ('data.splt=x', 'did you mean split'),
     ('evals.student.whom=x', 'did you mean who'),
     ('evals.studnt.every_steps=3', 'There is no config.evals.studnt; there is '
-     'agree, student, teacher. A new one needs --config.evals.studnt.type.'),
+     'agree, calibration, student, teacher. A new one needs --config.evals.studnt.type.'),
     ('teachers.second.size=3', 'A new one needs'),
     ('seed.x=3', 'there is nothing inside 0'),
     ('batch_size=2.5', 'config.batch_size=2.5: it should be a whole number.'),

@@ -53,9 +53,13 @@ def test_two_hosts_record_and_one_device_or_four_replay(tmp_path):
 
   def run(name, count, devices, *flags, program=()):
     workdir = tmp_path / name
-    ended = hosts_test.finish(hosts_test.start(
-        config, workdir, count, devices, *flags, program=program), workdir,
-                              timeout=500)
+    words = ['-m', *(program or ['big_distill.main', f'--workdir={workdir}']),
+             f'--config={config}', *flags]
+    if count > 1:
+      words += ['--coordinator={address}', '--processes={count}',
+                '--process={process}']
+    ended = hosts_test.finish(
+        hosts_test.start(words, workdir, count, devices), workdir, timeout=500)
     assert [code for code, _ in ended] == [0] * count, ended
     return workdir, ended[0][1]
 

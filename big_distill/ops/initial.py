@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import math
 import statistics
+import threading
 from typing import Any
 from unittest import mock
 import zlib
@@ -98,14 +99,19 @@ def normal(std: float) -> Initializer:
   return Initializer(nn.initializers.normal(std), draw)
 
 
+DRAWING = threading.Lock()  # One thread at a time replaces Flax's method.
+
+
 def draw(model: nn.Module, images: jax.ShapeDtypeStruct, seed: int = 0) -> Any:
   """Initial parameters of a model for such images, as numpy arrays.
 
   A value depends on the seed and on the name of its parameter.
   """
-  values = {}
+  values, here = {}, threading.get_ident()
 
   def param(self, name, init, *args, **kwargs):
+    if threading.get_ident() != here:  # A model that another thread traces.
+      return original(self, name, init, *args, **kwargs)
     path = (*self.path, name)
     if path not in values:
       with parallel.on_host(), jax.ensure_compile_time_eval():
@@ -115,9 +121,10 @@ def draw(model: nn.Module, images: jax.ShapeDtypeStruct, seed: int = 0) -> Any:
         like.shape, like.dtype), *args, **kwargs)
 
   # Flax has no way to ask for a parameter's initializer.
-  original = nn.Module.param
-  with mock.patch.object(nn.Module, 'param', param):
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  with DRAWING:
+    original = nn.Module.param
+    with mock.patch.object(nn.Module, 'param', param):
+      shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
   return jax.tree_util.tree_map_with_path(
       lambda path, _: values[tuple(key.key for key in path)], shapes)
 
