@@ -24,6 +24,7 @@ from big_distill import parallel
 from big_distill.models import bit
 from big_distill.ops import layers
 from big_distill.ops import norms
+from big_distill.ops import pool
 from big_distill.ops import winograd
 from big_distill.tools import stopwatch
 from configs import quickstart
@@ -52,7 +53,10 @@ def formulas():
   """Models that are traced inside compute these, and XLA's gradients of them."""
   with (mock.patch.object(norms, 'group_norm', group_norm),
         mock.patch.object(layers, 'product', jnp.matmul),
+        mock.patch.object(layers, 'pointwise', lambda x, kernel:
+                          layers.general_conv(x, kernel, stride=1, groups=1)),
         mock.patch.object(winograd, 'pays', lambda x, kernel: False),
+        mock.patch.object(pool, 'zero_pad_max_pool', pool._pool_by_slices),
         mock.patch.object(bit, 'standardize', standardize)):
     yield
 
