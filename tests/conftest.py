@@ -7,6 +7,7 @@ Shapes and dtypes that annotations promise are checked in all calls of CHECKED.
 
 import functools
 import gc
+import logging
 import os
 import tempfile
 
@@ -48,6 +49,15 @@ def _forget_programs():
   import jax
   jax.clear_caches()
   gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _keep_what_is_logged():
+  """Programs choose how much they log; tests after them log as before."""
+  absl = logging.getLogger('absl')
+  level = absl.level
+  yield
+  absl.setLevel(level)
 
 
 def pytest_configure(config):
