@@ -18,17 +18,8 @@ import numpy as np
 
 from big_distill import command
 from big_distill import packed
+from big_distill.evaluators import calibration
 from configs import study as config
-
-BINS = 15
-
-
-def ece(sure: np.ndarray, right: np.ndarray) -> float:
-  """Mean distance of confidence from accuracy, over bins, by their images."""
-  bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-  count = np.bincount(bins, minlength=BINS)
-  gap = (np.bincount(bins, sure, BINS) - np.bincount(bins, right, BINS))
-  return float(np.abs(gap).sum() / count.sum())
 
 
 def thirds(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,20 +54,21 @@ def table(file: str, rare: np.ndarray, common: np.ndarray) -> list[list[str]]:
   for i, arm in enumerate(answers['arms']):
     guess = answers['guess'][i]
     same, interval = alike(guess, teacher, label)
-    calibration = ''
+    ece = ''
     if 'sure' in answers:
-      calibration = share(np.mean([
-          ece(np.float64(sure), each == label)
+      ece = share(np.mean([
+          calibration.error(np.float64(sure), each == label)
           for sure, each in zip(answers['sure'][i], guess)]))
     lines.append([
         pathlib.Path(file).stem, str(arm), share((guess == label).mean()),
         share(by_class(guess == teacher, label, rare)),
         share(by_class(guess == teacher, label, common)),
-        f'{share(same)} ({" to ".join(map(share, interval))})', calibration])
+        f'{share(same)} ({" to ".join(map(share, interval))})', ece])
   if 'teacher_sure' in answers:
     lines.append([pathlib.Path(file).stem, 'teacher', share(
-        (teacher == label).mean()), '', '', '', share(ece(
-            np.float64(answers['teacher_sure']), teacher == label))])
+        (teacher == label).mean()), '', '', '', share(
+            calibration.error(np.float64(answers['teacher_sure']),
+                              teacher == label))])
   return lines
 
 

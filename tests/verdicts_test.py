@@ -12,6 +12,7 @@ from bench import errors
 from bench import forecasts
 from bench import stream
 from bench import verdicts
+from big_distill.evaluators import calibration
 
 N = 400
 
@@ -83,8 +84,8 @@ def test_optimizers_are_compared_at_their_best_rates(judged):
 def test_calibration_is_the_gap_between_confidence_and_accuracy():
   sure = np.repeat([.9, .5], 100)
   right = np.concatenate([np.arange(100) < 70, np.arange(100) < 50])
-  assert errors.ece(sure, right) == pytest.approx(.5 * .2)
-  assert errors.ece(np.ones(10), np.ones(10)) == 0
+  assert calibration.error(sure, right) == pytest.approx(.5 * .2)
+  assert calibration.error(np.ones(10), np.ones(10)) == 0
 
 
 def test_errors_alike_are_of_what_the_teacher_calls_wrongly():

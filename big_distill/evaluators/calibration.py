@@ -7,6 +7,21 @@ import numpy as np
 
 from big_distill import labels
 
+BINS = 15
+
+
+def place(confidence: Float[np.ndarray, ' n'], bins: int = BINS) -> np.ndarray:
+  """The bin of each confidence, [n]; bin i holds (i / bins, (i + 1) / bins]."""
+  return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+
+
+def error(confidence: Float[np.ndarray, ' n'], hit: np.ndarray,
+          bins: int = BINS) -> float:
+  """The expected calibration error, of confidences and whether each hit."""
+  gap = np.bincount(place(confidence, bins), weights=hit - confidence,
+                    minlength=bins)
+  return np.abs(gap).sum() / len(confidence)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
@@ -16,7 +31,7 @@ class Evaluator:
   example has several labels any of them is correct, and the NLL is their mean.
   """
   who: str = 'student'
-  bins: int = 15
+  bins: int = BINS
 
   labelled = True
 
@@ -40,9 +55,5 @@ class Evaluator:
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     confidence = np.exp(log_probs.max(axis=-1))
     hit = share[np.arange(len(share)), log_probs.argmax(axis=-1)] > 0
-    # Bin i holds (i / bins, (i + 1) / bins].
-    which = np.ceil(confidence * self.bins).astype(int) - 1
-    which = np.clip(which, 0, self.bins - 1)
-    gap = np.bincount(which, weights=hit - confidence, minlength=self.bins)
-    return {'ece': np.abs(gap).sum() / len(label),
+    return {'ece': error(confidence, hit, self.bins),
             'nll': -(share * log_probs).sum(axis=-1).mean()}

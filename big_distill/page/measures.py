@@ -180,8 +180,7 @@ def reliability(answers: Answers, who: str) -> tuple[float, list[Bin]]:
   ece = evaluator.measure(answers.logits, answers.label, ())['ece']
   sure = np.exp(answers.log_probs[who].max(axis=-1))[answers.known]
   right = answers.right[who][answers.known]
-  which = np.clip(np.ceil(sure * evaluator.bins).astype(int) - 1, 0,
-                  evaluator.bins - 1)
+  which = calibration.place(sure, evaluator.bins)
   return float(ece), [
       Bin(int(held.sum()), float(sure[held].mean()), float(right[held].mean()))
       for i in range(evaluator.bins) if (held := which == i).any()]
