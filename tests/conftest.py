@@ -51,6 +51,23 @@ def _forget_programs():
   gc.collect()
 
 
+@pytest.fixture(scope='session')
+def random_pack(tmp_path_factory):
+  """The file of a pack: 32 random photographs of 12 classes, split train."""
+  import numpy as np
+
+  from big_distill import render
+  from big_distill.tools import pack
+
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (rng.integers(12, 20), 14, 3), np.uint8)
+            for _ in range(32)]
+  path = tmp_path_factory.mktemp('pack') / 'images.npz'
+  np.savez(path, classes=[*map(str, range(12))], **pack.pack(
+      (render.pack(images), np.arange(32) % 12), 'train', 12, 90))
+  return str(path)
+
+
 @pytest.fixture(autouse=True)
 def _keep_what_is_logged():
   """Programs choose how much they log; tests after them log as before."""

@@ -109,9 +109,8 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('hosts')
   rng = np.random.default_rng(0)
   images = [rng.integers(0, 256, (20, 24, 3), np.uint8) for _ in range(48)]
-  arrays = pack.pack((render.pack(images), np.arange(48) % 12), 20, 90)
-  np.savez(folder / 'images.npz', classes=[*map(str, range(12))],
-           **{f'train/{key}': value for key, value in arrays.items()})
+  np.savez(folder / 'images.npz', classes=[*map(str, range(12))], **pack.pack(
+      (render.pack(images), np.arange(48) % 12), 'train', 20, 90))
   train.train(hosts_program.config_of(), str(folder / 'one'),
               packed.Data(str(folder / 'images.npz')), Rows())
   return folder

@@ -15,9 +15,7 @@ from bench import study
 from big_distill import packed
 from big_distill import params as params_lib
 from big_distill import pretrained
-from big_distill import render
 from big_distill import teaching
-from big_distill.tools import pack
 
 CLASSES, STEPS, SIZE = 12, 8, 8
 STUDENT = dict(family='bit', depth=(1,), width=.125)
@@ -26,16 +24,9 @@ LABELS = agenda.Source(teacher=agenda.LABELS)
 
 
 @pytest.fixture(scope='module')
-def room(tmp_path_factory):
+def room(random_pack):
   """32 random photographs and a random teacher; an epoch is a step."""
-  rng = np.random.default_rng(0)
-  images = [rng.integers(0, 256, (rng.integers(12, 20), 14, 3), np.uint8)
-            for _ in range(32)]
-  arrays = pack.pack((render.pack(images), np.arange(32) % CLASSES), 12, 90)
-  path = tmp_path_factory.mktemp('kept') / 'images.npz'
-  np.savez(path, classes=[*map(str, range(CLASSES))],
-           **{f'train/{key}': value for key, value in arrays.items()})
-  data = packed.Data(str(path))
+  data = packed.Data(random_pack)
   held = data.hold(data.load())
   teacher = teaching.load('lite0', size=16, num_classes=CLASSES, random=STUDENT)
   return shelf_lib.Room(

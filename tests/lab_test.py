@@ -21,8 +21,7 @@ def lab(tmp_path_factory):
   arrays = {'classes': [*'abcd']}
   for split, n in (('train', N), ('test[:3000]', 9)):
     images = [rng.integers(0, 256, (12, 14, 3), np.uint8) for _ in range(n)]
-    packed = pack.pack((render.pack(images), np.arange(n) % 4), 12, 90)
-    arrays |= {f'{split}/{key}': value for key, value in packed.items()}
+    arrays |= pack.pack((render.pack(images), np.arange(n) % 4), split, 12, 90)
   path = tmp_path_factory.mktemp('lab') / 'caltech.npz'
   np.savez(path, **arrays)
   return lab_lib.Lab({'caltech': str(path)}, {'lite0': ''}, 'float32', True)

@@ -32,9 +32,8 @@ def photographs():
 def file(tmp_path_factory):
   path = tmp_path_factory.mktemp('packed') / 'images.npz'
   held = render.pack(photographs()), np.arange(5) % 3
-  arrays = pack.pack(held, short=24, quality=100)
   np.savez(path, classes=['x', 'y', 'z'],
-           **{f'train/{key}': value for key, value in arrays.items()})
+           **pack.pack(held, 'train', short=24, quality=100))
   return str(path)
 
 
@@ -197,8 +196,7 @@ def test_a_run_trains_and_evaluates_from_a_pack(tmp_path):
   arrays = {'classes': pipeline.load('caltech12', 'train').classes}
   for split in ('train', 'test'):
     held = pipeline.hold(pipeline.load('caltech12', f'{split}[:64]'))
-    arrays |= {f'{split}/{key}': value for key, value in pack.pack(
-        held, short=48, quality=90).items()}
+    arrays |= pack.pack(held, split, short=48, quality=90)
   np.savez(tmp_path / 'images.npz', **arrays)
   config = quickstart.get_config('tiny=True')
   config.total_steps, config.data.resident, config.steps_per_call = 3, True, 2

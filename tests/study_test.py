@@ -16,26 +16,11 @@ from big_distill import optim
 from big_distill import packed
 from big_distill import params as params_lib
 from big_distill import pretrained
-from big_distill import render
 from big_distill import teaching
 from big_distill import train
-from big_distill.tools import pack
 from configs import quickstart
 
 CLASSES = 12
-
-
-@pytest.fixture(scope='module')
-def file(tmp_path_factory):
-  """A pack of 32 random photographs."""
-  rng = np.random.default_rng(0)
-  images = [rng.integers(0, 256, (rng.integers(12, 20), 14, 3), np.uint8)
-            for _ in range(32)]
-  arrays = pack.pack((render.pack(images), np.arange(32) % CLASSES), 12, 90)
-  path = tmp_path_factory.mktemp('study') / 'images.npz'
-  np.savez(path, classes=[*map(str, range(CLASSES))],
-           **{f'train/{key}': value for key, value in arrays.items()})
-  return str(path)
 
 
 @pytest.fixture(scope='module')
@@ -69,9 +54,9 @@ class Rows(list):
 
 
 def test_a_student_of_a_class_is_that_of_a_run_of_its_own(
-    file, teacher, tmp_path):
+    random_pack, teacher, tmp_path):
   """Same photographs, boxes, mixtures, rates: the same student."""
-  data = packed.Data(file)
+  data = packed.Data(random_pack)
   one = school.School(data, 'train', setting('same/ic', 'funmatch'), teacher,
                       seed=3)
   lr = np.asarray([[.01, .02], [.03, .005]])
@@ -107,8 +92,8 @@ def test_a_student_of_a_class_is_that_of_a_run_of_its_own(
     assert distance(student(*other), want) > .5 * moved
 
 
-def test_answers_of_fixed_teachers_are_means_over_their_views(file, teacher):
-  data = packed.Data(file)
+def test_answers_of_fixed_teachers_are_means_over_their_views(random_pack, teacher):
+  data = packed.Data(random_pack)
   held = data.hold(data.load())
   tables = study.record(held, setting(*study.ARMS), teacher, seed=0)
   assert tables.keys() == {'fix/rs', 'fix/cc', 'fix/ic_ens'}
@@ -133,8 +118,8 @@ def test_every_arm_sees_its_mode(teacher):
   assert shown == {'squash@8', 'random#student@8'}
 
 
-def test_an_exam_asks_every_student_every_image(file, teacher):
-  data = packed.Data(file)
+def test_an_exam_asks_every_student_every_image(random_pack, teacher):
+  data = packed.Data(random_pack)
   one = school.School(data, 'train', setting('funmatch'), teacher)
   *_, (_, loss, params) = one.run([0, 1], np.full((1, 2), .01), 0., 2)
   images = {'a': school.pixels_of(data, 'train[:5]', 'central@8'),

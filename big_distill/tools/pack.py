@@ -32,16 +32,16 @@ def encode(image: np.ndarray, short: int, quality: int) -> bytes:
   return file.getvalue()
 
 
-def pack(held: tuple[render.Images, np.ndarray], short: int,
+def pack(held: tuple[render.Images, np.ndarray], split: str, short: int,
          quality: int) -> dict[str, np.ndarray]:
-  """What pipeline.hold returns of a split -> 'bytes', 'ends' and 'labels'."""
+  """What pipeline.hold returns of a split -> 'SPLIT/bytes', /ends, /labels."""
   images, labels = held
   encoded = [encode(images.pixels[start:start + 3 * h * w].reshape(h, w, 3),
                     short, quality)
              for start, (h, w) in zip(images.starts, images.sizes)]
-  return dict(bytes=np.frombuffer(b''.join(encoded), np.uint8),
-              ends=np.cumsum([*map(len, encoded)]),
-              labels=np.asarray(labels, np.int32))
+  return {f'{split}/bytes': np.frombuffer(b''.join(encoded), np.uint8),
+          f'{split}/ends': np.cumsum([*map(len, encoded)]),
+          f'{split}/labels': np.asarray(labels, np.int32)}
 
 
 def main(flag: flags.FlagValues) -> None:
@@ -50,10 +50,9 @@ def main(flag: flags.FlagValues) -> None:
   for split in flag.splits:
     source = data.load(flag.name, split, flag.data_dir, 'none')
     arrays['classes'] = np.asarray(source.classes)
-    packed = pack(data.hold(source), flag.short, flag.quality)
-    arrays |= {f'{split}/{key}': value for key, value in packed.items()}
-    print(f'{split}: {len(packed["ends"])} images, '
-          f'{packed["bytes"].nbytes / 1e6:.1f} MB')
+    arrays |= pack(data.hold(source), split, flag.short, flag.quality)
+    print(f'{split}: {len(arrays[f"{split}/ends"])} images, '
+          f'{arrays[f"{split}/bytes"].nbytes / 1e6:.1f} MB')
   params.save_npz(flag.out, arrays)
 
 
