@@ -12,7 +12,6 @@ losses, of which there is one a student, take the range over seeds.
 
 from collections.abc import Iterator
 import functools
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from absl import flags
 from absl import logging
 import numpy as np
 
+from bench import journal
 from big_distill import command
 from big_distill import metrics
 from big_distill.tools import figures
@@ -103,8 +103,7 @@ class Study:
 
   def __init__(self, folder: str | pathlib.Path):
     self._folder = pathlib.Path(folder)
-    lines = (self._folder / 'rows.jsonl').read_text().splitlines()
-    self.rows = [json.loads(line) for line in lines]
+    self.rows = journal.read(self._folder)
 
   def images(self, side: Side, metric: str) -> np.ndarray | None:
     """Per test image, the mean over a side's arms and seeds [n], or None."""

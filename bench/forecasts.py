@@ -8,13 +8,12 @@ interval held it, and how far it would have been to expect no change.
 """
 
 import itertools
-import json
-import pathlib
 
 from absl import flags
 from absl import logging
 import numpy as np
 
+from bench import journal
 from big_distill import command
 from big_distill.tools import forecast
 from big_distill.tools import stopwatch
@@ -28,8 +27,7 @@ def curves(folders: list[str]) -> dict[tuple, dict[float, list[float]]]:
   """{(schedule, arm, metric): {epochs: the values of seeds}}."""
   found: dict[tuple, dict[float, list[float]]] = {}
   for folder in folders:
-    lines = (pathlib.Path(folder) / 'rows.jsonl').read_text().splitlines()
-    for row in map(json.loads, lines):
+    for row in journal.read(folder):
       school = row['stage'].split('_')[0]
       if row['tuning'] or row['at'] != row['epochs'] or school not in SCHOOLS:
         continue

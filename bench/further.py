@@ -10,7 +10,6 @@ skipped, and what would outlast --budget, in seconds, is left for another time.
 A stage whose packs or teachers are not given is left, too.
 """
 
-import json
 import pathlib
 import time
 
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 
 from bench import agenda
+from bench import journal
 from bench import lab as lab_lib
 from big_distill import command
 from big_distill import teaching
@@ -54,14 +54,7 @@ def show(stage: agenda.Stage, made: list[dict], seconds: float) -> None:
   """Prints the means over seeds, or the best by val, a line per arm."""
   print(f'{stage.name} at {made[0]["at"]:g} of {made[0]["epochs"]} epochs, '
         f'{seconds:.0f} s', flush=True)
-  for arm in stage.arms:
-    mine = [row for row in made if row['arm'] == arm.name]
-    top = max(mine, key=lambda row: row['val_top1'])
-    shown = [top] if stage.points != 'seeds' else mine
-    print(f'  {arm.name:17s} lr {top["lr"]:g}  ' + '  '.join(
-        f'{key} {np.mean([row[key] for row in shown]):.4f}'
-        for key in ('loss', 'val_top1', 'test_top1', 'test_agree', 'test_kl')),
-          flush=True)
+  journal.show(made, [arm.name for arm in stage.arms], stage.points != 'seeds')
 
 
 def keep(file: pathlib.Path, stage: agenda.Stage, marked: lab_lib.Marked,
@@ -77,22 +70,17 @@ def keep(file: pathlib.Path, stage: agenda.Stage, marked: lab_lib.Marked,
       teacher_sure=np.exp(told.max(-1)).astype(np.float16))
 
 
-def main(flag: flags.FlagValues) -> None:
-  began = time.monotonic()
-  folder = pathlib.Path(flag.out)
-  folder.mkdir(parents=True, exist_ok=True)
-  file = folder / 'rows.jsonl'
-  rows = ([json.loads(line) for line in file.read_text().splitlines()]
-          if file.exists() else [])
-  lab = lab_lib.Lab(*(dict(item.split('=', 1) for item in each)
-                      for each in (flag.packs, flag.teachers)),
-                    flag.dtype, flag.tiny)
-  stages = [stage for stage in left(rows) if not (
-      flag.stages and stage.name not in flag.stages)]
-  for stage in stages:
+def due(lab: lab_lib.Lab, rows: list[dict],
+        names: list[str] | None) -> list[agenda.Stage]:
+  """The stages to run, of these names if given; says which lack something."""
+  stages = []
+  for stage in left(rows):
+    if names and stage.name not in names:
+      continue
     if lacking := lab.lacks(stage):
       print(f'{stage.name}: left, it wants {", ".join(lacking)}.', flush=True)
-  stages = [stage for stage in stages if not lab.lacks(stage)]
+    else:
+      stages.append(stage)
   if any(arm.begun for stage in stages for arm in stage.arms):
     # Students who began from labels are not kept in files.
     start = [stage for stage in agenda.PLAN if stage.school == 'start']
@@ -100,6 +88,17 @@ def main(flag: flags.FlagValues) -> None:
     first = min(i for i, stage in enumerate(stages)
                 if any(arm.begun for arm in stage.arms))
     stages[first:first] = start
+  return stages
+
+
+def main(flag: flags.FlagValues) -> None:
+  began = time.monotonic()
+  folder = pathlib.Path(flag.out)
+  rows = journal.resume(folder)
+  lab = lab_lib.Lab(*(dict(item.split('=', 1) for item in each)
+                      for each in (flag.packs, flag.teachers)),
+                    flag.dtype, flag.tiny)
+  stages = due(lab, rows, flag.stages)
   lab.enroll(stages)
   for i, stage in enumerate(stages):
     lab.prepare(stages[i:i + AHEAD])
@@ -117,8 +116,7 @@ def main(flag: flags.FlagValues) -> None:
           began + flag.budget, started + GRACE + 2 * needs)):
         made = rows_of(stage, marked, hypers, time.monotonic() - started)
         rows += made
-        with file.open('a') as out:
-          out.writelines(json.dumps(row) + '\n' for row in made)
+        journal.add(folder, made)
         show(stage, made, time.monotonic() - began)
         if marked.at == marked.epochs and stage.points == 'seeds':
           name = stage.name.replace(f'_{stage.epochs}', f'_{marked.epochs}')

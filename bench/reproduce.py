@@ -11,7 +11,6 @@ time, so the same command goes on where it was stopped. DIR/STAGE.npz keeps what
 the students of a stage answer to each test image.
 """
 
-import json
 import pathlib
 import time
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 from absl import flags
 import numpy as np
 
+from bench import journal
 from bench import school
 from bench import study
 from big_distill import command
@@ -186,10 +186,7 @@ def main(flag: flags.FlagValues) -> None:
     raise ValueError('Nobody teaches: give --teacher=FILE, of bench.probe.')
   began = time.monotonic()
   folder = pathlib.Path(flag.out)
-  folder.mkdir(parents=True, exist_ok=True)
-  file = folder / 'rows.jsonl'
-  rows = ([json.loads(line) for line in file.read_text().splitlines()]
-          if file.exists() else [])
+  rows = journal.resume(folder)
   stages = [stage for stage in left(rows)
             if not flag.stages or stage.name in flag.stages]
   lab = Lab(flag.pack, flag.teacher, flag.dtype, flag.twin, flag.tiny)
@@ -204,8 +201,7 @@ def main(flag: flags.FlagValues) -> None:
       continue
     for made, answers in lab.run(stage, rows):
       rows += made
-      with file.open('a') as out:
-        out.writelines(json.dumps(row) + '\n' for row in made)
+      journal.add(folder, made)
       show(stage, made, time.monotonic() - began)
     if stage.tuning:
       continue
@@ -222,14 +218,7 @@ def main(flag: flags.FlagValues) -> None:
 def show(stage: Stage, made: list[dict], seconds: float) -> None:
   """Prints the means over seeds, or the best of the rates, a line per arm."""
   print(f'{stage.name} at {made[0]["at"]:g} epochs, {seconds:.0f} s', flush=True)
-  for arm in SCHOOLS[stage.school]:
-    mine = [row for row in made if row['arm'] == arm]
-    top = max(mine, key=lambda row: row['val_top1'])
-    mean = {key: np.mean([row[key] for row in ([top] if stage.tuning else mine)])
-            for key in ('loss', 'val_top1', 'test_top1', 'test_agree',
-                        'test_kl')}
-    print(f'  {arm:17s} lr {top["lr"]:g}  ' + '  '.join(
-        f'{key} {value:.4f}' for key, value in mean.items()), flush=True)
+  journal.show(made, SCHOOLS[stage.school], stage.tuning)
 
 
 def _define_flags() -> None:

@@ -8,13 +8,12 @@ kept (`seeds` of them). Lines are means, bars the range over seeds.
 """
 
 import csv
-import json
-import pathlib
 
 from absl import flags
 from absl import logging
 import numpy as np
 
+from bench import journal
 from big_distill import command
 from big_distill.tools import figures
 
@@ -27,8 +26,7 @@ PANELS = {'test_top1': 'Test accuracy (%)', 'test_kl': 'KL to the teacher (nats)
 
 def collect(folder: str) -> list[dict]:
   """Rows of COLUMNS; `period` is in epochs, or FRESH."""
-  lines = (pathlib.Path(folder) / 'rows.jsonl').read_text().splitlines()
-  rows = [row for row in map(json.loads, lines)
+  rows = [row for row in journal.read(folder)
           if row['stage'].startswith('stream_run') and row['at'] == row['epochs']]
   return [{**{key: row.get(key, '') for key in COLUMNS},
            'seeds': row.get('seeds', 1),
