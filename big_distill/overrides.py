@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_collections
 
+from big_distill import kinds
 from big_distill import registry
 from big_distill import signatures
 from big_distill import views
@@ -70,7 +71,7 @@ def _set(config, path, text):
   known = _check_key(config, section, outer, key)
   kind = known[key].kind if key in known else signatures.SECTION
   value = _parse('.'.join(path), kind, text)
-  forms = signatures.forms(kind)
+  forms = kinds.forms(kind)
   if value is None and ('section' in forms or 'none' not in forms):
     if key in section:
       del section[key]
@@ -135,7 +136,7 @@ def _forget(config, section, path, chosen):
 
 def _parse(name, kind, text):
   """A text as a value of a type, or ValueError."""
-  forms = signatures.forms(kind)
+  forms = kinds.forms(kind)
   if text == 'None':
     return None
   value: Any = text
@@ -145,9 +146,9 @@ def _parse(name, kind, text):
       value = ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
     except (ValueError, SyntaxError):
       value = text
-  if not signatures.fits(kind, value):
+  if not kinds.fits(kind, value):
     raise ValueError(f'{PREFIX}{name}={text}: it should be '
-                     f'{signatures.says(kind)}.')
+                     f'{kinds.says(kind)}.')
   if isinstance(value, float) and 'float' not in forms and 'int' in forms:
     return int(value)  # 1e3
   if isinstance(value, int) and 'int' not in forms and 'float' in forms:

@@ -8,16 +8,14 @@ follow it: what a signature gains, both have.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import importlib
 import inspect
-import numbers
 import pkgutil
-import types
-import typing
 from typing import Any, NamedTuple
 
 from big_distill import checkpoint
 from big_distill import contracts
 from big_distill import course
 from big_distill import durations
+from big_distill import kinds
 from big_distill import losses
 from big_distill import optim
 from big_distill import plan
@@ -187,61 +185,6 @@ def is_named(path: Path) -> bool:
   return pattern(path) in NAMED
 
 
-WORDS = {'int': 'a whole number', 'float': 'a number', 'bool': 'True or False',
-         'str': 'a text', 'list': 'a list', 'section': 'a section',
-         'none': 'None'}
-
-
-def forms(kind: Any) -> dict[str, Any]:
-  """{'int', 'float', 'bool', 'str', 'list', 'section' or 'none': the kinds inside}.
-
-  Empty where anything will do.
-  """
-  origin = typing.get_origin(kind)
-  if origin in (typing.Union, types.UnionType):
-    return {name: inner for each in typing.get_args(kind)
-            for name, inner in forms(each).items()}
-  if kind in (None, type(None)):
-    return {'none': ()}
-  if kind in (int, float, bool, str):
-    return {kind.__name__: ()}
-  if kind is views.View:
-    return {'str': ()}
-  kind = origin or kind
-  if isinstance(kind, type) and issubclass(kind, Mapping):
-    return {'section': ()}
-  if isinstance(kind, type) and issubclass(kind, Sequence):
-    return {'list': tuple(each for each in typing.get_args(kind)
-                          if each is not Ellipsis)}
-  return {}
-
-
-def says(kind: Any) -> str:
-  """A type in words."""
-  return ' or '.join(WORDS[name] for name in forms(kind)) or 'any value'
-
-
-def fits(kind: Any, value: Any) -> bool:
-  """Whether a value is of a type; a whole number will do for a number."""
-  known = forms(kind)
-  if not known or type(value).__module__.startswith('jax'):
-    return True
-  if isinstance(value, bool):
-    return 'bool' in known
-  if isinstance(value, str):
-    return 'str' in known
-  if isinstance(value, (list, tuple)):
-    return 'list' in known
-  if isinstance(value, Mapping) or hasattr(value, 'items'):
-    return 'section' in known
-  if value is None:
-    return 'none' in known
-  if not isinstance(value, numbers.Real):
-    return False
-  whole = float(value).is_integer()
-  return 'float' in known or 'int' in known and whole
-
-
 def walk(config: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
   """Yields the path of each section of a config, and the section."""
   yield path, config
@@ -272,6 +215,6 @@ def check(config: Any) -> None:
   for path, section in walk(config):
     known = keys(path, chosen(config, path))
     for key, value in {**section}.items():
-      if key in known and not fits(known[key].kind, value):
+      if key in known and not kinds.fits(known[key].kind, value):
         raise ValueError(f'config.{".".join((*path, key))}={value!r}: it should '
-                         f'be {says(known[key].kind)}.')
+                         f'be {kinds.says(known[key].kind)}.')

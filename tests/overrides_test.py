@@ -7,6 +7,7 @@ import ml_collections
 import pytest
 
 from big_distill import command
+from big_distill import kinds
 from big_distill import plan
 from big_distill import signatures
 from big_distill.input import sources
@@ -61,7 +62,7 @@ def test_every_key_of_every_signature_is_set_and_removed_by_a_flag():
   assert len(EVERY) > 300
   for path, key, each, choice in EVERY:
     name = '.'.join((*path, key))
-    forms = signatures.forms(each.kind)
+    forms = kinds.forms(each.kind)
     sample = SAMPLES[next(iter(forms), 'str')]
     first = begin(path, choice)
     config = resolve(*first, f'--config.{name}={sample}')
@@ -82,7 +83,7 @@ def test_no_key_takes_a_value_of_another_type():
   wrong = {'int': '2.5', 'float': 'fast', 'bool': '3', 'list': '7',
            'section': '7'}
   for path, key, each, choice in EVERY:
-    forms = signatures.forms(each.kind)
+    forms = kinds.forms(each.kind)
     for name in forms:
       if name in wrong and 'str' not in forms and not {
           'float', 'int'} & forms.keys() - {name}:
@@ -245,5 +246,5 @@ def test_data_takes_what_sources_are_opened_with():
     (tuple[int, ...], [(1,), [1]], [1, 'x']),
     (dict[str, int], [{}, ml_collections.ConfigDict()], [(), 1])])
 def test_types_are_those_of_annotations(kind, good, bad):
-  assert all(signatures.fits(kind, value) for value in good)
-  assert not any(signatures.fits(kind, value) for value in bad)
+  assert all(kinds.fits(kind, value) for value in good)
+  assert not any(kinds.fits(kind, value) for value in bad)

@@ -12,6 +12,7 @@ import inspect
 from absl import flags
 
 from big_distill import command
+from big_distill import kinds
 from big_distill import meanings
 from big_distill import signatures
 
@@ -42,7 +43,7 @@ def rows(path: signatures.Path) -> Iterator[tuple[str, str, str, str, str]]:
         continue
       seen.add((key, each.choice))
       yield (each.choice, ', '.join(f'`{unit}`' for unit in units.get(key, [key])),
-             'a number' if key in units else signatures.says(each.kind),
+             'a number' if key in units else kinds.says(each.kind),
              _text(each.default),
              meanings.of(section, key, each.choice) or '')
 
