@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from big_distill import costs
 
 # What a training step reaches of the rate of a product of matrices, roughly:
-# BiT-R50x1 on two CPU cores and on an H100 (README); TPUs are a guess.
+# BiT-R50x1 on two CPU cores and on an H100 (docs/speed.md); TPUs are a guess.
 SHARE = {'cpu': .5, 'gpu': .15, 'tpu': .3}
 SIDE = {'cpu': 1024, 'gpu': 8192, 'tpu': 8192}  # Of the matrices.
 

@@ -119,7 +119,7 @@ def write(served: served_lib.Served, name: str, folder: str, stem: str,
 
 def _compare(module, served, partial, path, images, float32):
   _, answer = module.read(partial)
-  got, want = in_batches(answer, images), in_batches(served.answer(), images)
+  got, want = in_batches(answer, images), in_batches(served.answer, images)
   row = Row(
       path, module.__name__.split('.')[-1], served.weights,
       round(_bytes(partial) / 1e6, 2), _milliseconds(answer, images[:1]),

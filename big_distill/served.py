@@ -7,7 +7,9 @@ whenever they are used.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,7 +44,8 @@ WEIGHTS = {  # What kernels are kept as.
 }
 
 
-class Served(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Served:
   """A model with constants folded, its parameters, and what its card says.
 
   The card has a size. `weights` is a name in WEIGHTS, `kept` the parameters as
@@ -65,8 +68,9 @@ class Served(NamedTuple):
                           int8.restore(kept))
     return self.model.apply({'params': params}, steps.scale(pixels))[0]
 
+  @functools.cached_property
   def answer(self) -> Answer:
-    """The function, compiled, of numpy arrays."""
+    """The function, compiled once for each batch, of numpy arrays."""
     kept, logits = jax.device_put(self.kept), jax.jit(self.logits)
     return lambda pixels: np.asarray(logits(kept, pixels))
 

@@ -25,4 +25,4 @@ def write(served: served_lib.Served, path: str) -> None:
 def read(path: str) -> tuple[cards.Card | None, served_lib.Answer]:
   """The card of a file and its answer."""
   served = served_lib.load(path)
-  return served.card, served.answer()
+  return served.card, served.answer

@@ -81,11 +81,12 @@ def main(flag, words):
   stem = os.path.splitext(os.path.basename(file))[0].replace(' ', '_')
   float32 = served_lib.load(file, size=flag.size)
   images = photographs_for(float32, flag.images or folder_of(run))
-  want = exported.in_batches(float32.answer(), images)
+  want = exported.in_batches(float32.answer, images)
   os.makedirs(folder, exist_ok=True)
   rows, failed = [], []
   for weights in flag.weights:
-    served = served_lib.load(file, weights, flag.size)
+    served = (float32 if weights == float32.weights
+              else served_lib.load(file, weights, flag.size))
     for name in flag.to:
       try:
         rows.append(exported.write(served, name, folder, stem, images, want))

@@ -48,7 +48,7 @@ def load(file: str, size: int | None = None) -> Model:
   module = exported.format_of(file)
   if module in (None, npz):  # A checkpoint's name may be a published one.
     model = served.load(file, size=size)
-    card, logits = model.card, model.answer()
+    card, logits = model.card, model.answer
   else:
     card, logits = exported.read(file)
     if card is None:
