@@ -182,6 +182,13 @@ class Checkpoints:
       self._manager.close()
 
 
+def steps(folder: Any) -> list[int]:
+  """Steps of which a folder has checkpoints, whole or not, by their names."""
+  folder = epath.Path(folder)
+  return sorted(int(each.name) for each in (
+      folder.iterdir() if folder.exists() else ()) if each.name.isdigit())
+
+
 def checksums(tree: Any) -> dict[str, dict[str, Any]]:
   """{'params/head/kernel': {dtype, shape, crc32 of the bytes}} of numpy arrays."""
   def checksum(x):

@@ -19,6 +19,7 @@ from etils import epath
 import jax
 
 from big_distill import answers
+from big_distill import checkpoint
 from big_distill import course as course_lib
 from big_distill import registry
 from big_distill import runs
@@ -125,10 +126,8 @@ def facts(course: course_lib.Course) -> dict[str, Any]:
 
 def _begun(workdir):
   """Whether a workdir has anything that another recipe would spoil."""
-  checkpoints = epath.Path(workdir, 'checkpoints')
-  return epath.Path(workdir, 'result.json').exists() or (
-      checkpoints.exists() and any(entry.name.isdigit()
-                                   for entry in checkpoints.iterdir()))
+  return epath.Path(workdir, 'result.json').exists() or bool(
+      checkpoint.steps(f'{workdir}/checkpoints'))
 
 
 def _read(workdir):

@@ -137,14 +137,13 @@ def _named(config):
 def _newest(config, lessons, workdir):
   """(the student's parameters, step) of the newest checkpoint of a run."""
   folder = epath.Path(workdir, 'checkpoints')
-  numbers = [int(path.name) for path in (
-      folder.iterdir() if folder.exists() else ()) if path.name.isdigit()]
+  numbers = checkpoint.steps(folder)
   if not numbers:
     raise ValueError('it has no student.npz and no checkpoint yet.')
   tx, _ = optim.make(lessons.plan.total, warmup=lessons.plan.warmup,
                      **durations.without(config['optim'], 'warmup'))
   with tempfile.TemporaryDirectory() as copy:
-    newest = folder / str(max(numbers))
+    newest = folder / str(numbers[-1])
     _copy(newest, epath.Path(copy, newest.name))
     checkpoints = checkpoint.Checkpoints(copy)
     state, _ = checkpoints.restore_or(

@@ -5,8 +5,7 @@ import math
 import os
 from typing import Any, NamedTuple
 
-from etils import epath
-
+from big_distill import checkpoint
 from big_distill import costs
 from big_distill import doctor
 from big_distill import metrics
@@ -126,12 +125,10 @@ def _failed(run):
 
   A run that went on from a checkpoint may have left it behind.
   """
-  folder = epath.Path(run.path, 'nan', 'state')
-  failed = [int(each.name) for each in (
-      folder.iterdir() if folder.exists() else ()) if each.name.isdigit()]
-  if run.result or not failed or run.rows and run.rows[-1]['step'] > max(failed):
+  failed = checkpoint.steps(f'{run.path}/nan/state')
+  if run.result or not failed or run.rows and run.rows[-1]['step'] > failed[-1]:
     return None
-  return max(failed)
+  return failed[-1]
 
 
 def cost(side: Side) -> Mapping[str, float | None]:

@@ -32,6 +32,7 @@ from absl import flags
 from absl import logging
 import numpy as np
 
+from big_distill import checkpoint
 from big_distill import command
 from big_distill import runs
 from big_distill.tools import mutants
@@ -120,8 +121,8 @@ def kills(folder: pathlib.Path, count: int, dice: random.Random) -> Tally:
 
 
 def _flip_newest(checkpoints, dice):
-  steps = [path for path in checkpoints.glob('*') if path.name.isdigit()]
-  files = [path for path in max(steps, key=lambda path: int(path.name)).rglob('*')
+  steps = checkpoint.steps(checkpoints)
+  files = [path for path in (checkpoints / str(steps[-1])).rglob('*')
            if path.is_file() and path.stat().st_size] if steps else []
   if files:
     file = dice.choice(sorted(files))
