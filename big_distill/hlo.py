@@ -1,8 +1,9 @@
 """What a compiled program does, read off its text: XLA's HLO.
 
 Only what runs is counted: the entry computation and the loops, branches and
-calls that it makes, a loop as often as it runs, where XLA knows that. What is
-fused runs as one instruction, which reads its operands and writes its results.
+calls that it makes, a loop as often as it runs, where its condition compares a
+count from 0 with a constant. What is fused runs as one instruction, which reads
+its operands and writes its results.
 """
 
 import collections
@@ -63,14 +64,16 @@ class Shape(NamedTuple):
 class Instruction(NamedTuple):
   """One that runs `times` times: its name, results, operation and operands.
 
-  read: bytes that it reads from HBM, padded; of an operand of which it takes
-  slices alone, those of the slices.
+  read, written: bytes that it reads from HBM and writes there, padded; of an
+  operand of which it takes slices alone, and of a result that it updates in
+  place, those of the slices.
   """
   name: str
   results: tuple[Shape, ...]
   op: str
   operands: tuple[Shape, ...]
   read: int
+  written: int
   times: int = 1
 
   @property
@@ -78,14 +81,7 @@ class Instruction(NamedTuple):
     """Bytes that one run of it reads from HBM or writes there, padded."""
     if self.op in FREE or self.op.endswith('-done'):
       return 0
-    if self.op == 'dynamic-update-slice':
-      return 2 * self.operands[1].padded
-    results = self.results
-    if self.op == 'slice-start':  # (The operand, what is sliced, ...)
-      results = results[1:2]
-    elif self.op.endswith('-start'):  # (The result, the operand, ...)
-      results = results[:1]
-    return self.read + sum(x.padded for x in results if x.held)
+    return self.read + self.written
 
 
 def shapes(text: str) -> tuple[Shape, ...]:
@@ -116,13 +112,14 @@ def _run(computations, name, times) -> Iterator[Instruction]:
     names = re.findall(r'%([\w.\-]+)', _arguments(rest))
     operands = tuple(shape for operand in names
                      for shape in shapes(known.get(operand, '')))
-    taken = _taken(computations, op, rest, shapes(result), operands)
-    yield Instruction(own, shapes(result), op, operands, sum(
-        size for size, x in zip(taken, operands) if x.held), times)
+    results = shapes(result)
+    taken = _taken(computations, op, rest, results, operands)
+    yield Instruction(own, results, op, operands, sum(
+        size for size, x in zip(taken, operands) if x.held),
+                      _written(computations, op, rest, results, operands), times)
     if op == 'while':
-      trips = _TRIPS.search(rest)
       yield from _run(computations, _called(rest, 'body'),
-                      times * int(trips[1] if trips else 1))
+                      times * _trips(computations, rest))
     elif op == 'call':
       yield from _run(computations, _called(rest, 'to_apply'), times)
     elif op == 'conditional':
@@ -134,6 +131,39 @@ def _run(computations, name, times) -> Iterator[Instruction]:
                       for each in names), key=moved)
 
 
+def _trips(computations, rest):
+  """How often a loop runs; 1 where nothing says so."""
+  if known := _TRIPS.search(rest):
+    return int(known[1])
+  # libtpu's text does not say it: of a loop that JAX counts, the condition is
+  # count < constant.
+  condition = computations[_called(rest, 'condition')]
+  values = {own: _arguments(value) for own, _, op, value in condition
+            if op == 'constant'}
+  _, _, op, compared = condition[-1]
+  _, last = (re.findall(r'%([\w.\-]+)', _arguments(compared)) + ['', ''])[:2]
+  if op == 'compare' and 'direction=LT' in compared and last in values:
+    return int(values[last])
+  return 1
+
+
+def _written(computations, op, rest, results, operands):
+  """Bytes that an instruction writes to HBM."""
+  if op == 'slice-start':  # (The operand, what is sliced, ...)
+    results = results[1:2]
+  elif op.endswith('-start'):  # (The result, the operand, ...)
+    results = results[:1]
+  size = sum(x.padded for x in results if x.held)
+  if op == 'dynamic-update-slice':
+    return min(size, operands[1].padded)
+  inside = computations.get(_called(rest, 'calls')) if op == 'fusion' else None
+  if inside and inside[-1][2] == 'dynamic-update-slice':
+    known = {own: result for own, result, _, _ in inside}
+    update = re.findall(r'%([\w.\-]+)', _arguments(inside[-1][3]))[1]
+    return min(size, sum(x.padded for x in shapes(known[update])))
+  return size
+
+
 def _taken(computations, op, rest, results, operands):
   """Bytes that an instruction reads of each of its operands."""
   whole = [x.padded for x in operands]
@@ -141,14 +171,17 @@ def _taken(computations, op, rest, results, operands):
     return [results[1].padded]
   if op in SLICES:
     return [sum(x.padded for x in results), *whole[1:]]
+  if op == 'dynamic-update-slice':  # What is around the update stays.
+    return [0, *whole[1:]]
   inside = computations.get(_called(rest, 'calls')) if op == 'fusion' else None
   if not inside:
     return whole
   users = collections.defaultdict(list)  # By operand: (operation, bytes).
   for _, result, inner, arguments in inside:
     size = sum(x.padded for x in shapes(result))
-    for name in re.findall(r'%([\w.\-]+)', _arguments(arguments)):
-      users[name].append((inner, size))
+    for i, name in enumerate(re.findall(r'%([\w.\-]+)', _arguments(arguments))):
+      stays = inner == 'dynamic-update-slice' and not i
+      users[name].append(('slice', 0) if stays else (inner, size))
   for own, _, inner, arguments in inside:
     if inner == 'parameter' and users[own] and all(
         user in SLICES for user, _ in users[own]):

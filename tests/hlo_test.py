@@ -112,6 +112,40 @@ ENTRY %main (a: f32[64,128]) -> f32[8,128] {
   assert hlo.moved(hlo.instructions(text)) == 5 * 8 * 128 * 4
 
 
+def test_a_loop_of_a_counted_condition_runs_so_often():
+  counted = TEXT.replace(', backend_config={"known_trip_count":{"n":"3"}}', '')
+  assert hlo.moved(hlo.instructions(counted)) == (2 + 2) * PADDED  # Once: unknown.
+  counted = counted.replace(
+      '  ROOT %less = pred[]{:T(512)} constant(true)',
+      '  %n = s32[]{:T(128)} constant(7)\n'
+      '  %j = s32[]{:T(128)} get-tuple-element(%t.1), index=0\n'
+      '  ROOT %less = pred[]{:T(512)} compare(%j, %n), direction=LT')
+  assert hlo.moved(hlo.instructions(counted)) == (2 + 7 * 2) * PADDED
+
+
+def test_of_what_is_updated_in_place_only_the_update_is_moved():
+  text = '''HloModule m
+
+%put (p: f32[64,128], u: f32[8,128]) -> f32[64,128] {
+  %p = f32[64,128]{1,0} parameter(0)
+  %u = f32[8,128]{1,0} parameter(1)
+  %i = s32[] constant(8)
+  %z = s32[] constant(0)
+  ROOT %d = f32[64,128]{1,0} dynamic-update-slice(%p, %u, %i, %z)
+}
+
+ENTRY %main (a: f32[64,128], b: f32[8,128]) -> f32[64,128] {
+  %a = f32[64,128]{1,0} parameter(0)
+  %b = f32[8,128]{1,0} parameter(1)
+  ROOT %f = f32[64,128]{1,0} fusion(%a, %b), kind=kLoop, calls=%put
+}
+'''
+  assert hlo.moved(hlo.instructions(text)) == 2 * 8 * 128 * 4
+  alone = text.replace('fusion(%a, %b), kind=kLoop, calls=%put',
+                       'dynamic-update-slice(%a, %b)')
+  assert hlo.moved(hlo.instructions(alone)) == 2 * 8 * 128 * 4
+
+
 def test_what_is_no_program_is_refused():
   with pytest.raises(ValueError, match='no ENTRY'):
     hlo.instructions('HloModule nothing')
