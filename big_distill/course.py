@@ -164,8 +164,9 @@ def recipe(config: Mapping[str, Any], room: classroom.Classroom,
   alike = {key: value for key, value in runs.flat(runs.plain({
       'student': config['student'], 'optim': optim_, 'loss': loss})).items()
            if key != 'student.seed' and key.split('.', 1)[-1] not in numbers}
+  # A number that is not said is the default, which only `make` knows.
   return stacks.Recipe(
-      repr(sorted(alike.items())), make, numbers,
+      repr((sorted(alike.items()), sorted(numbers))), make, numbers,
       cards.family_of(room.student), optim_.get('name', 'adam'),
       lambda: costs.flops(room.student, room.params, room.size)
       * plan.batch_size / parallel.device_count())

@@ -108,6 +108,24 @@ def test_students_that_differ_in_numbers_alone_are_one_program():
       [name] for name in others)]
 
 
+@pytest.mark.parametrize('key, value', [
+    ('loss.t', 3.), ('optim.wd', 1e-3), ('optim.clip', .5)])
+def test_a_number_that_one_student_leaves_out_is_not_another_s(
+    key, value, monkeypatch):
+  """Of one program both would learn by the first one's defaults."""
+  full, (section, name) = replay_test.config, key.split('.')
+
+  def config(**changes):
+    c = full()
+    with c.unlocked():
+      del c[section][name]
+      c.update_from_flattened_dict(changes)
+    return c
+
+  monkeypatch.setattr(replay_test, 'config', config)
+  assert programs({'silent': {}, 'says': {key: value}}) == [['silent'], ['says']]
+
+
 @pytest.fixture(scope='module')
 def few(tmp_path_factory):
   folder = tmp_path_factory.mktemp('few')
