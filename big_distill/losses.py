@@ -32,11 +32,16 @@ def _expect(p_log: Float[Array, 'b n'],
   return jnp.sum(jnp.where(p_log == -jnp.inf, 0., jnp.exp(p_log) * x), axis=-1)
 
 
-def temper(log_probs: Logits, t: Temperature) -> Float32[Array, 'b c']:
+def temper(log_probs: Target, t: Temperature) -> Float32[Array, 'b c']:
   """Log-probs of p^(1/t), renormalised; logits will do.
 
-  Where all are -inf, which says nothing, they stay so.
+  Where all are -inf, which says nothing, they stay so. Raises ValueError for a
+  TopK, of which a loss asks topk.in_buckets.
   """
+  if isinstance(log_probs, topk.TopK):
+    raise ValueError('This loss takes answers to all classes, and got the '
+                     f'{log_probs.classes.shape[-1]} largest: leave '
+                     'answers.top out, or take loss.name=kl.')
   silent = jnp.all(log_probs == -jnp.inf, axis=-1, keepdims=True)
   return jnp.where(silent, -jnp.inf, jax.nn.log_softmax(
       log_probs.astype(jnp.float32) / t, axis=-1))

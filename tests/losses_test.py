@@ -4,6 +4,9 @@ Tolerances: logits are below 10, so that float32 rounds them, and logarithms of
 their probabilities, to 1e-6; seven classes, and t^2 times less, add up to 1e-5.
 """
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -11,10 +14,20 @@ import numpy as np
 import pytest
 
 from big_distill import losses
+from big_distill import topk
 
+PAGE = pathlib.Path(__file__).parent.parent / 'docs/howto/loss.md'
 RNG = np.random.default_rng(0)
 STUDENT = RNG.normal(size=(5, 7)) * 3
 TEACHER = RNG.normal(size=(5, 7)) * 3
+
+
+def written():
+  """The LOSSES of losses.py once the page on losses has been followed."""
+  code = re.search(r'```python\n(def .*?)```', PAGE.read_text(), re.S)[1]
+  names = dict(vars(losses))
+  exec(code, names)
+  return names['LOSSES']
 
 
 def softmax(x):
@@ -59,7 +72,7 @@ def test_gradient_of_kl_is_the_difference_of_probabilities():
 def test_certain_targets_and_huge_logits_stay_finite():
   labels = jnp.log(jax.nn.one_hot(jnp.arange(5), 7))
   logits = jnp.asarray(STUDENT * 1e4, jnp.float32)
-  for loss in losses.LOSSES.values():
+  for loss in written().values():
     value, grad = jax.value_and_grad(lambda s: loss(s, labels).sum())(logits)
     assert np.isfinite(value) and np.isfinite(grad).all()
 
@@ -69,8 +82,32 @@ def test_labels_make_kl_the_usual_cross_entropy():
   want = -np.log(softmax(STUDENT))[np.arange(5), labels]
   logits = jnp.asarray(STUDENT, jnp.float32)
   onehot = jnp.log(jax.nn.one_hot(labels, 7))
-  for loss in losses.LOSSES.values():
+  for loss in losses.kl, losses.xent, losses.hard:
     np.testing.assert_allclose(loss(logits, onehot), want, rtol=2e-5, atol=1e-5)
+
+
+def test_an_example_without_a_label_costs_nothing_whatever_the_loss():
+  silent = jnp.full([5, 7], -jnp.inf)
+  for loss in written().values():
+    value, grad = jax.value_and_grad(lambda s: loss(s, silent).sum())(
+        jnp.asarray(STUDENT, jnp.float32))
+    assert value == 0 and (grad == 0).all()
+
+
+@pytest.mark.parametrize('t', [1., 2.])
+def test_the_loss_that_the_page_adds_is_what_it_says(t):
+  squared = written()['squared']
+  logits, target = jnp.asarray(STUDENT, jnp.float32), log_probs(TEACHER)
+  want = np.sum((softmax(TEACHER / t) - softmax(STUDENT / t)) ** 2, -1)
+  kept = topk.compress(jnp.asarray(TEACHER, jnp.float32), 7, 'float32')
+  for answer in target, kept:
+    np.testing.assert_allclose(squared(logits, answer, t=t), want, atol=1e-5)
+
+
+def test_a_loss_over_all_classes_refuses_answers_kept_in_part():
+  kept = topk.compress(jnp.asarray(TEACHER, jnp.float32), 3)
+  with pytest.raises(ValueError, match='got the 3 largest: leave answers.top'):
+    losses.temper(kept, 1.)
 
 
 def test_entropy_of_a_uniform_answer_is_log_c():
