@@ -217,7 +217,7 @@ def tiny(c):
     c.checkpoints = dict(every_steps=5)
 
     size, c.student.num_classes = c.student.size, 12
-    c.student.update(SMALLEST[c.student.family])
+    c.student.update(SMALLEST.get(c.student.family, {}))
     if c.student.get('init'):
       c.student.update(init=BUNDLED, depth=(2, 2, 2), width=0.75)
     for teacher in c.teachers.values():

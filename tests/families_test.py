@@ -1,5 +1,10 @@
 """Laws of every family of models, by small ones."""
 
+import importlib
+import pathlib
+import re
+import sys
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -7,7 +12,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from big_distill import contracts
+from big_distill import models
 from big_distill import pretrained
+from big_distill import registry
 from big_distill.models import efficientnet_lite
 from big_distill.models import mobilenet_v3
 from big_distill.ops import layers
@@ -18,11 +26,26 @@ FAMILIES = {
     'mobilenet_v3': dict(variant='short', width=.25),
     'efficientnet_lite': {},
     'vit': dict(variant='mu/8', pool='map'),
+    'mine': dict(width=.25),  # Of the page on models of one's own.
 }
+PAGE = pathlib.Path(__file__).parent.parent / 'docs/howto/model.md'
+
+
+@pytest.fixture(scope='module')
+def mine(tmp_path_factory):
+  """The page has been followed: its file is one of models/."""
+  folder = tmp_path_factory.mktemp('models')
+  code, = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.S)
+  (folder / 'mine.py').write_text(code)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(models, '__path__', [*models.__path__, str(folder)])
+    importlib.invalidate_caches()
+    yield registry.load('models', 'mine')
+  del sys.modules['big_distill.models.mine'], models.mine
 
 
 @pytest.fixture(scope='module', params=FAMILIES)
-def family(request):
+def family(request, mine):
   """(model, parameters), whose head is no longer zero.
 
   Of deep networks the first blocks have all kinds of parts.
@@ -36,6 +59,15 @@ def family(request):
     params['head']['kernel'] = np.random.default_rng(0).normal(
         size=params['head']['kernel'].shape).astype(np.float32)
     yield model, params
+
+
+def test_families_have_what_is_asked_of_them_and_are_all_here(mine):
+  found = pretrained.families()
+  assert found.keys() == FAMILIES.keys()
+  for name, module in found.items():
+    assert isinstance(module, contracts.Family), name
+    assert all(module.named(each) for each in module.NAMES), name
+  assert mine.Model(num_classes=3, **mine.named('mine')).width == 1
 
 
 def test_a_model_is_exported_for_batches_of_any_size(family):
