@@ -210,8 +210,8 @@ def cost(plan: plan_lib.Plan, room: classroom.Classroom, state: Any,
               f'{taught / (taught + learnt):.0%} of it the teachers\'; '
               f'{images * (taught + learnt) / 1e15:,.4g} PFLOP in all.'),
       Finding(OK, 'memory', f'{held / 1e6:,.4g} MB of state and teachers on each '
-              f'device; gradients give {4 * costs.parameters(room.params) / 1e6:,.4g}'
-              ' MB a step to the others.')]
+              f'device, {4 * costs.parameters(room.params) / 1e6:,.4g} MB of '
+              'gradients a step.')]
   if seconds:
     hours = plan.total * seconds / 3600
     findings.append(Finding(

@@ -120,11 +120,14 @@ def on_slice(config, name):
 def main(flag):
   logging.set_verbosity(logging.WARNING)
   config, data, price = {**flag.config}, command.pipeline(), flag.price_per_hour
+  for line in (f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+               *config.get('notes', ()),
+               *(() if flag.plan else ('Compiling a step, to time three ...',))):
+    print(line, flush=True)
   findings = (plan(config, data, flag.examples, flag.classes, price)
               if flag.plan else examine(config, data, price))
   if flag.slice:
     findings.append(on_slice(flag.config, flag.slice))
-  print(f'{jax.device_count()} x {jax.devices()[0].device_kind}')
   print(doctor.table(findings))
   sys.exit(any(finding.status == doctor.WRONG for finding in findings))
 

@@ -20,6 +20,7 @@ import sys
 from typing import Any, NamedTuple
 
 from absl import flags
+from absl import logging
 import numpy as np
 
 from big_distill import command
@@ -127,6 +128,7 @@ def _data(images):
 
 
 def main(flag, files):
+  logging.set_verbosity(logging.WARNING)
   if not files:
     raise ValueError('No MODEL is given: name one or more files.')
   models = [load(file, flag.size) for file in files]
