@@ -6,12 +6,10 @@
 recipe in small: same inception crop and mixup for teacher and student, KL at
 temperature 1, Adam, cosine, nothing learned from labels.
 
-Measured (docs/logs/quickstart.jsonl, commit 2e4167e): the student has 84.4 % on
-the test split, the teacher 86.1 %; they agree on 89.6 %. It took 3 min 21 s on two
-idle CPU cores at fecdbc3, installing included, and had 83.7 % from other initial
-values: the split has 288 photographs. Patience closes the gap: `:epochs=300` gives 85.1 %
-and agreement on 92.7 % in 15 minutes (docs/logs/quickstart_patient.jsonl, commit
-f457983).
+Measured (docs/logs/quickstart.jsonl, commit 10e31c6): the student has 84.7 % on
+the 288 photographs of the test split, the teacher 86.1 %; they agree on 89.6 %, in
+4 min 34 s on two idle CPU cores. `:epochs=300` gives 85.1 % and agreement on 92.7 %
+in 15 minutes (docs/logs/quickstart_patient.jsonl, commit f457983).
 """
 
 import ml_collections
