@@ -1,4 +1,7 @@
-"""The stages of the second half of the study, as data (docs/reproduction.md)."""
+"""The stages of the study's second and third part, as data.
+
+docs/reproduction.md says what they are for.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -18,37 +21,39 @@ STUDENTS = {  # Arguments of pretrained.build, and pixels a side.
     'mobile_gn': (dict(MOBILE, norm='gn'), 48),
     'mobile_bn': (dict(MOBILE, norm='bn'), 48),
 }
-STREAMS = {  # Pack, split, and how many epochs, of 1,024 images, are kept.
-    'caltech': ('caltech', 'train[:1024]', 1000),
-    'whole': ('caltech', 'train[:2048]', 200),
-    'dtd': ('dtd', 'train', 300),
-    'cifar': ('cifar', 'train[:1024]', 300),
-    'large': ('large', 'train[:1024]', 300),
+HELD = {  # Of each pack, the split that the device holds.
+    'caltech': 'train[:2048]',
+    'dtd': 'train',
+    'cifar': 'train[:10240]',
+    'large': 'train[:1024]',
 }
-SIZES = dict(lite0=128, lite1=128, large128=128, large160=160)  # Of teachers.
+STREAMS = {  # Pack, and the beginning of HELD that the stream draws from.
+    'caltech': ('caltech', 'train[:1024]'),
+    'whole': ('caltech', 'train[:2048]'),
+    'dtd': ('dtd', 'train'),
+    'cifar': ('cifar', 'train[:1024]'),
+    'many': ('cifar', 'train[:10240]'),
+    'large': ('large', 'train[:1024]'),
+}
+SIZES = dict(lite0=128, lite1=128, large128=128, large160=160,
+             lite0_cifar=128)  # Of teachers.
 LABELS, BOTH = 'labels', 'both'  # What teaches in a teacher's place.
 
 
 class Source(NamedTuple):
-  """Answers to a stream: who gives them, and whether to mixed images."""
+  """Answers to a stream: who gives them, whether to mixed images, and what the
+  teacher sees of a photograph: a region as views.View has it.
+  """
   stream: str = 'caltech'
   teacher: str = 'lite0'
   mixed: bool = True
+  shown: str = 'inception#both'
 
 
 FUNMATCH, SAME = Source(), Source(mixed=False)
-ROOM = {  # How many epochs of answers are kept.
-    FUNMATCH: 1000,
-    SAME: 1000,
-    Source(teacher=LABELS): 1000,
-    Source(teacher='lite1'): 300,
-    Source(teacher=BOTH): 300,
-    Source('whole', LABELS): 200,
-    Source('dtd'): 300,
-    Source('cifar'): 300,
-    Source('large', 'large128'): 300,
-    Source('large', 'large160'): 300,
-}
+CIFAR = Source('cifar', 'lite0_cifar')
+FIXED, INDEPENDENT = (CIFAR._replace(mixed=False, shown=shown)
+                      for shown in ('central', 'inception#teacher'))
 
 
 class Arm(NamedTuple):
@@ -70,6 +75,7 @@ class Stage(NamedTuple):
   student: str = 'bit'
   optimizer: str = 'adam'
   cooldowns: tuple[int, ...] = ()  # Lengths that leave one constant rate.
+  pauses: bool = False  # What does not end in time goes on another time.
 
   @property
   def name(self) -> str:
@@ -87,6 +93,19 @@ def points() -> Iterator[tuple[float, float, float]]:
   return (tuple(point.values()) for point in common.sweep())
 
 
+class Twin(NamedTuple):
+  """What a data set is studied with.
+
+  pack: of which students are examined, by splits of configs/study.py. teacher:
+  whom they are compared with. room: of students of so many pixels a side, how
+  many epochs of answers are kept.
+  """
+  pack: str
+  teacher: str
+  plan: tuple[Stage, ...]
+  room: dict[int, dict[Source, int]]
+
+
 def _by_rate(name, source=FUNMATCH):
   return tuple(Arm(f'{name} {rate:g}', source, rates=(rate,))
                for rate in RATES)
@@ -97,17 +116,23 @@ PATIENT = (Arm('same/ic', SAME, like='same/ic', rates=RATES),
            Arm('labels, mixed up', Source(teacher=LABELS),
                like='labels, mixed up', rates=LOW))
 _TUNED = tuple(arm._replace(rates=()) for arm in PATIENT)
+_MODES = tuple(Arm(name, source, like=name, rates=RATES) for name, source in (
+    ('fixed', FIXED), ('independent', INDEPENDENT),
+    ('same/ic', CIFAR._replace(mixed=False)), ('funmatch', CIFAR),
+    ('labels, mixed up', CIFAR._replace(teacher=LABELS))))
 PERIODS = (1, 3, 10, 30, 100)
 _STREAM = tuple(Arm(f'{k} epochs', period=k) for k in PERIODS) + (Arm('fresh'),)
 _TEACHERS = tuple(Arm(who, Source(teacher=who))
                   for who in ('lite0', 'lite1', BOTH))
 _KINDS = tuple(Arm(who, Source(who)) for who in ('caltech', 'dtd', 'cifar'))
+_MANY = (Arm('caltech'), Arm('cifar', Source('cifar')),
+         Arm('cifar, 10240', Source('many')))
 _LARGE = (Arm('packed at 128'), *(
     Arm(f'{who} px', Source('large', f'large{who}')) for who in (128, 160)))
 _BEGUN = (Arm('random'), Arm('begun', begun=True),
           Arm('begun, same/ic', SAME, like='same/ic', begun=True))
 
-PLAN = (  # In order of worth; docs/reproduction.md says what of it was run.
+_CALTECH = (  # In order of worth; docs/reproduction.md says what of it was run.
     *(Stage('patient', epochs, PATIENT, 'rates') for epochs in (30, 100, 300)),
     Stage('stream', 1000, _STREAM),
     *(Stage('patient', epochs, _TUNED) for epochs in (30, 100, 300, 1000)),
@@ -120,15 +145,45 @@ PLAN = (  # In order of worth; docs/reproduction.md says what of it was run.
     *(Stage('begun', epochs, _BEGUN) for epochs in (30, 300)),
     Stage('small', 300, (Arm('funmatch'),), student='bit32'),
     Stage('cooled', 300, _TUNED, cooldowns=(30, 100, 300)),
-    Stage('large', 300, _LARGE),
-    Stage('long', 3000, (Arm('funmatch'),)),
-    *(Stage(name, 300, _by_rate(name), optimizer=name)
-      for name in ('shampoo', 'soap')),
     Stage('grid', 100, (Arm('funmatch'),), 'grid'),
+    Stage('long', 3000, _TUNED[1:]),
+    Stage('long', 10_000, (Arm('funmatch', period=3000),), pauses=True),
+    Stage('many', 300, _MANY),
     *(Stage(name, 300, _by_rate(name), student=name)
       for name in ('mobile_gn', 'mobile_bn')),
+    Stage('large', 300, _LARGE),
+    *(Stage(name, 300, _by_rate(name), optimizer=name)
+      for name in ('shampoo', 'soap')),
+    Stage('many', 1000, _MANY[2:]),
     Stage('begun', 1000, _BEGUN),
+    Stage('long_same', 3000, _TUNED[:1]),
 )
+_CIFAR = (
+    *(Stage('modes', epochs, _MODES, 'rates', 'bit32')
+      for epochs in (30, 100, 300)),
+    *(Stage('modes', epochs, tuple(arm._replace(rates=()) for arm in _MODES),
+            student='bit32') for epochs in (30, 1000, 300, 100)),
+)
+TWINS = {
+    'caltech101': Twin('caltech', 'lite0', _CALTECH, {
+        48: {
+            FUNMATCH: 3000,
+            SAME: 3000,
+            Source(teacher=LABELS): 3000,
+            Source(teacher='lite1'): 300,
+            Source(teacher=BOTH): 300,
+            Source('whole', LABELS): 200,
+            Source('dtd'): 300,
+            Source('cifar'): 300,
+            Source('many'): 1000,
+            Source('large', 'large128'): 300,
+            Source('large', 'large160'): 300,
+        },
+        32: {FUNMATCH: 300},
+    }),
+    'cifar10': Twin('cifar', 'lite0_cifar', _CIFAR, {
+        32: {arm.source: 1000 for arm in _MODES}}),
+}
 
 
 def rate(rows: Sequence[dict], arm: str, epochs: int) -> float:
@@ -137,10 +192,10 @@ def rate(rows: Sequence[dict], arm: str, epochs: int) -> float:
   The best by accuracy on val. Raises ValueError where there is none yet.
   """
   tuned = [row for row in rows if row['arm'] == arm and row['at'] == row[
-      'epochs'] <= max(epochs, 30) and row['stage'].startswith('patient_rates')]
+      'epochs'] <= max(epochs, 30) and '_rates_' in row['stage']]
   if not tuned:
     raise ValueError(f'The rates of {arm!r} are not tuned yet: run the stages '
-                     'patient_rates_* first.')
+                     '*_rates_* first.')
   length = max(row['epochs'] for row in tuned)
   return max((row for row in tuned if row['epochs'] == length),
              key=lambda row: row['val_top1'])['lr']

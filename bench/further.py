@@ -1,8 +1,10 @@
-"""The second half of docs/reproduction.md: what is left, within a budget.
+"""The second and third part of docs/reproduction.md: what is left, in a budget.
 
   python -m bench.further --out=DIR \
-      --packs=caltech=caltech101.npz,dtd=dtd.npz,cifar=cifar.npz,large=large.npz \
+      --packs=caltech=caltech101.npz,dtd=dtd.npz,cifar=cifar10.npz,large=large.npz \
       --teachers=lite0=teacher.npz,lite1=lite1.npz,large128=A.npz,large160=B.npz
+  python -m bench.further --twin=cifar10 --out=DIR/cifar10 \
+      --packs=cifar=cifar10.npz --teachers=lite0_cifar=teacher_cifar10.npz
 
 Views and answers are kept on the device (bench/kept.py), so that a stage costs
 its students alone. As in bench/reproduce.py, stages that DIR/rows.jsonl has are
@@ -10,6 +12,7 @@ skipped, and what would outlast --budget, in seconds, is left for another time.
 A stage whose packs or teachers are not given is left, too.
 """
 
+from collections.abc import Sequence
 import pathlib
 import time
 
@@ -27,11 +30,11 @@ AHEAD = 6  # Stages whose programs are being compiled.
 GRACE = 30  # Seconds that recordings may add to a stage.
 
 
-def left(rows: list[dict]) -> list[agenda.Stage]:
-  """The stages of the PLAN that are not finished."""
+def left(rows: list[dict], plan: Sequence[agenda.Stage]) -> list[agenda.Stage]:
+  """The stages of a plan that are not finished."""
   ended = {(row['stage'], row['epochs']) for row in rows
            if row['at'] == row['epochs']}
-  return [stage for stage in agenda.PLAN
+  return [stage for stage in plan
           if (stage.name, stage.epochs) not in ended]
 
 
@@ -74,7 +77,7 @@ def due(lab: lab_lib.Lab, rows: list[dict],
         names: list[str] | None) -> list[agenda.Stage]:
   """The stages to run, of these names if given; says which lack something."""
   stages = []
-  for stage in left(rows):
+  for stage in left(rows, lab.twin.plan):
     if names and stage.name not in names:
       continue
     if lacking := lab.lacks(stage):
@@ -83,7 +86,7 @@ def due(lab: lab_lib.Lab, rows: list[dict],
       stages.append(stage)
   if any(arm.begun for stage in stages for arm in stage.arms):
     # Students who began from labels are not kept in files.
-    start = [stage for stage in agenda.PLAN if stage.school == 'start']
+    start = [stage for stage in lab.twin.plan if stage.school == 'start']
     stages = [stage for stage in stages if stage not in start]
     first = min(i for i, stage in enumerate(stages)
                 if any(arm.begun for arm in stage.arms))
@@ -97,12 +100,13 @@ def main(flag: flags.FlagValues) -> None:
   rows = journal.resume(folder)
   lab = lab_lib.Lab(*(dict(item.split('=', 1) for item in each)
                       for each in (flag.packs, flag.teachers)),
-                    flag.dtype, flag.tiny)
+                    flag.dtype, flag.tiny, flag.twin, folder)
   stages = due(lab, rows, flag.stages)
-  lab.enroll(stages)
+  lab.ask()
   for i, stage in enumerate(stages):
     lab.prepare(stages[i:i + AHEAD])
-    spent, needs = time.monotonic() - began, lab.forecast(stage)
+    spent, recording = time.monotonic() - began, lab.recording(stage)
+    needs = recording + (GRACE if stage.pauses else lab.forecast(stage))
     if spent + needs > flag.budget:
       print(f'{stage.name}: left for another time, it would take '
             f'{needs:.0f} s.', flush=True)
@@ -111,9 +115,11 @@ def main(flag: flags.FlagValues) -> None:
       hypers = agenda.hypers(stage, rows)
       lab.wait(stage)
       started = time.monotonic()
-      # A stage that is far slower than forecast must not take others' time.
-      for marked in lab.run(stage, hypers, min(
-          began + flag.budget, started + GRACE + 2 * needs)):
+      deadline = began + flag.budget
+      if not stage.pauses:
+        # What is far slower than forecast must not take others' time.
+        deadline = min(deadline, started + GRACE + 2 * needs)
+      for marked in lab.run(stage, hypers, deadline):
         made = rows_of(stage, marked, hypers, time.monotonic() - started)
         rows += made
         journal.add(folder, made)
@@ -130,17 +136,20 @@ def main(flag: flags.FlagValues) -> None:
                                  marked.params)
     except (lab_lib.OutOfTime, ValueError) as error:
       print(f'{stage.name}: left. {type(error).__name__} {error}', flush=True)
-  print('left:', ', '.join(stage.name for stage in left(rows)) or 'nothing')
+  print('left:', ', '.join(
+      stage.name for stage in left(rows, lab.twin.plan)) or 'nothing')
 
 
 def _define_flags() -> None:
   flags.DEFINE_list('packs', None, 'name=FILE of tools/pack.py, ... : caltech, '
                     'dtd, cifar, large.', required=True)
   flags.DEFINE_list('teachers', None, 'name=FILE of bench/probe.py, ... : lite0, '
-                    'lite1, large128, large160.', required=True)
+                    'lite1, large128, large160, lite0_cifar.', required=True)
   flags.DEFINE_string('out', None, 'A folder for rows and answers.',
                       required=True)
   flags.DEFINE_float('budget', 1e9, 'Seconds, compilation included.')
+  flags.DEFINE_enum('twin', 'caltech101', list(agenda.TWINS), 'What students '
+                    'are examined on.')
   flags.DEFINE_enum('dtype', 'float32', teaching.DTYPES, "Teachers'.")
   flags.DEFINE_list('stages', None, 'These alone, by name.')
   flags.DEFINE_bool('tiny', False, 'Small, short and few: the path alone.')

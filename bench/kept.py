@@ -10,7 +10,7 @@ which rows an arm reads is data.
 bench/further.py runs the second half of docs/reproduction.md with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import functools
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from big_distill import render
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
+from big_distill.ops import layers
 
 VIEW = views.MODES['funmatch'].student  # Of all streams: one crop for both.
 TOGETHER = 4  # Rows that are rendered and answered at once.
@@ -42,7 +43,7 @@ class Setting(NamedTuple):
 class Stream(NamedTuple):
   """`steps` batches of a split of a pack, drawn as packed.Data draws them."""
   index: np.ndarray  # int32 [steps, b]
-  boxes: np.ndarray  # int32 [steps, b, 5]
+  boxes: dict[str, np.ndarray]  # Of each region, int32 [steps, b, 5].
   labels: np.ndarray  # int32 [steps, b]
 
 
@@ -81,15 +82,20 @@ def empty(setting: Setting, size: int, views_: int, answers: int) -> Kept:
 
 
 def draw(data: packed.Data, split: str, held: tuple, setting: Setting,
-         start: int, stop: int) -> Stream:
-  """Batches start ... stop - 1 of a split, whose images `held` begins with."""
+         steps_: int, regions: Iterable[str]) -> Stream:
+  """The first batches of a split, whose images `held` begins with."""
+  shown = [views.View.parse(region) for region in regions]
   batches = list(data.train_boxes(
-      data.load(split=split), [VIEW], setting.batch_size, setting.seed, start,
-      stop, held=held))
-  return Stream(*(np.stack([of(batch) for batch in batches]).astype(np.int32)
-                  for of in (lambda x: x['index'],
-                             lambda x: x['boxes'][str(VIEW.region)],
-                             lambda x: x['label'])))
+      data.load(split=split), shown, setting.batch_size, setting.seed, 0,
+      steps_, held=held))
+
+  def stack(of):
+    return np.stack([of(batch) for batch in batches]).astype(np.int32)
+
+  return Stream(
+      stack(lambda batch: batch['index']),
+      {str(view): stack(lambda batch, view=view: batch['boxes'][str(view)])
+       for view in shown}, stack(lambda batch: batch['label']))
 
 
 def _mix(images, number, mixed, setting):
@@ -101,19 +107,19 @@ def _mix(images, number, mixed, setting):
 def make_record(setting: Setting, size: int,
                 teacher: teaching.Teacher) -> Callable:
   """-> record(kept, images, teacher's params, number [k], index [k, b], boxes
-  [k, b, 5], view row, answer row, mixed) -> kept, with k more rows.
+  [k, b, 5], teacher's boxes, view row, answer row, mixed) -> kept, with k more
+  rows.
   """
-  def record(kept, images, params, number, index, boxes, view_row, answer_row,
-             mixed):
+  def record(kept, images, params, number, index, boxes, asked, view_row,
+             answer_row, mixed):
     def look(one):
-      number, index, boxes = one
-      shown = {VIEW.at(size), VIEW.at(teacher.size)}
-      seen = render.views(images, index, {str(VIEW.region): boxes}, shown)
-      asked = _mix(steps.scale(seen[str(VIEW.at(teacher.size))]), number,
-                   mixed, setting)
-      return seen[str(VIEW.at(size))], teacher.answer(params, asked)
+      number, index, boxes, asked = one
+      seen = render.render(images, index, boxes, VIEW.at(size))
+      shown = render.render(images, index, asked, VIEW.at(teacher.size))
+      return seen, teacher.answer(params, _mix(
+          steps.scale(shown), number, mixed, setting))
 
-    seen, answers = jax.lax.map(look, (number, index, boxes),
+    seen, answers = jax.lax.map(look, (number, index, boxes, asked),
                                 batch_size=TOGETHER)
     return Kept(insert(kept.views, seen, view_row),
                 insert(kept.answers, answers, answer_row))
@@ -164,16 +170,18 @@ def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
   def learn(states, hypers, lessons, kept, count):
     def step(_, carry):
       states, total = carry
-      number = states.step[0, 0]
+      number, axes = states.step, _axes(states)
       pixels, target = jax.vmap(look, (None, 0, 0, 0, 0, None))(
           kept, lessons.view, lessons.answer, lessons.period, lessons.mixed,
           number)
       factor = study.schedule(number, hypers.total, hypers.warmup,
                               hypers.cooldown)
-      states, loss = jax.vmap(jax.vmap(
-          study_one, (0, 0, 0, 0, None, None, None)),
-          (0, 0, 0, 0, None, 0, 0))(
-              states, hypers.lr, hypers.wd, hypers.t, factor, pixels, target)
+      students = jax.vmap(study_one, (axes, 0, 0, 0, None, None, None),
+                          (axes, 0))
+      with layers.stacked():
+        states, loss = jax.vmap(students, (axes, 0, 0, 0, None, 0, 0),
+                                (axes, 0))(
+            states, hypers.lr, hypers.wd, hypers.t, factor, pixels, target)
       return states, total + loss
 
     states, total = jax.lax.fori_loop(0, count, step, (
@@ -184,6 +192,23 @@ def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
 
 
 def begin(params: Any, optimizer: str) -> Any:
-  """States [a, s] of students with these parameters [a, s, ...], at step 0."""
-  return jax.vmap(jax.vmap(lambda each: steps.init_state(
-      each, study.optimizer(1., 0., 1., optimizer))))(params)
+  """States of students with these parameters [a, s, ...], at step 0.
+
+  Leaves are [a, s, ...], too, but for counts of steps, which all share.
+  """
+  def one(params):
+    return steps.init_state(params, study.optimizer(1., 0., 1., optimizer))
+
+  axes = _axes(jax.eval_shape(one, jax.tree.map(lambda x: x[0, 0], params)))
+  return jax.vmap(jax.vmap(one, out_axes=axes), out_axes=axes)(params)
+
+
+def _axes(states):
+  """Of each leaf the axis of students: 0, or None for counts of steps.
+
+  jax.vmap makes of a jax.lax.cond whose predicate differs between students the
+  computation of both branches: Shampoo's roots would be computed at every step.
+  """
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: None if getattr(path[-1], 'name', '') in (
+          'step', 'count') else 0, states)

@@ -6,6 +6,7 @@ Programs are compiled ahead, in threads, while others run.
 from collections.abc import Iterator, Sequence
 import concurrent.futures
 import functools
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from bench import agenda
 from bench import kept as kept_lib
+from bench import paused
 from bench import programs
 from bench import reproduce
 from bench import school
@@ -27,8 +29,13 @@ CALL, FIRST = 80, 8  # Steps of a call, and of a program's first two.
 EVERY = 4  # Evaluations of a run.
 WARMUP = .05  # Share of a run; of those that are cooled, of 100 epochs.
 COOLDOWN = .2
-SECONDS = .0006, .002  # A step, for each student and besides: a first guess.
+SECONDS = .00055, .001  # A step, for each student and besides: a first guess.
 ROW = .002  # Seconds to record one.
+SAVED = 30  # Seconds from one copy of states that may pause to the next.
+FEW = {  # In place of configs/study.py's splits.
+    'caltech101': dict(val='train[2048:2060]', test='test[:3000][:9]'),
+    'cifar10': dict(val='train[:12]', test='test[:3000][:9]'),
+}
 
 
 class OutOfTime(Exception):
@@ -46,26 +53,24 @@ class Marked(NamedTuple):
 
 
 class Lab:
-  """Runs stages. `packs` and `teachers` are {name: file}."""
+  """Runs stages, of {name: file}; who pauses has states in `folder`."""
 
   def __init__(self, packs: dict[str, str], teachers: dict[str, str],
-               dtype: str, tiny: bool):
+               dtype: str, tiny: bool, twin: str, folder: pathlib.Path):
     self._pool = concurrent.futures.ThreadPoolExecutor(6)
     self.tiny, self.per_epoch = tiny, .1 if tiny else 8
+    self.twin, self._folder = agenda.TWINS[twin], folder
     self.data = {name: packed.Data(file) for name, file in packs.items()}
-    twin = config.TWINS['caltech101']
-    caltech = self.data['caltech']
+    own = self.data[self.twin.pack]
     self.setting = kept_lib.Setting(
-        len(caltech.load(split='train').classes), 16 if tiny else 128)
-    self._splits = {'val': 'train[2048:2060]' if tiny else twin['val'],
-                    'test': twin['test'] + '[:9]' * tiny}
-    splits = {name: 'train' if name == 'dtd' else 'train[:1024]'
-              for name in packs} | {'caltech': 'train[:2048]'}
-    held = {name: data.hold(data.load(split=splits[name]))
+        len(own.load(split='train').classes), 16 if tiny else 128)
+    self._splits = FEW[twin] if tiny else {
+        split: config.TWINS[twin][split] for split in ('val', 'test')}
+    held = {name: data.hold(data.load(
+        split='train[:32]' if tiny else agenda.HELD[name]))
             for name, data in self.data.items()}
     group = [name for name in packs if name != 'large']
-    alike = dict(zip(group, shelf_lib.packs([held[name][0]
-                                             for name in group])))
+    alike = dict(zip(group, shelf_lib.packs([held[each][0] for each in group])))
     images = {name: jax.device_put(alike.get(name, held[name][0]))
               for name in packs}
     self.teachers = {name: teaching.load(
@@ -73,28 +78,28 @@ class Lab:
         num_classes=self.setting.num_classes,
         **(dict(random=programs.TINY) if tiny else dict(init=file)))
                      for name, file in teachers.items()}
-    self.labels = {name: caltech.hold(caltech.load(split=split))[1]
+    self.labels = {name: own.hold(own.load(split=split))[1]
                    for name, split in self._splits.items()}
-    streams = {name: split for name, (_, split, _) in agenda.STREAMS.items()}
-    if tiny:
-      streams = {name: f'{split}[:32]' if name in self.data else 'train[:32]'
-                 for name, split in streams.items()} | {'caltech': 'train[:32]'}
     self._room = shelf_lib.Room(
         self.setting, self.data, held, images, self.teachers, {
             name: jax.device_put(teacher.params)
-            for name, teacher in self.teachers.items()}, self.steps, streams)
+            for name, teacher in self.teachers.items()}, self.steps,
+        {name: 'train[:32]' if tiny else split
+         for name, (_, split) in agenda.STREAMS.items()}, self.twin.teacher)
     self._programs = programs.Programs(
-        self.setting, caltech, self._splits, tiny, self._pool)
+        self.setting, own, self._splits, tiny, self._pool)
     self.told = None  # {split: the first teacher's log-probs}, being asked.
     self._shelves, self._pace = {}, {}
     self.start = None  # Parameters [s, ...] of students that began from labels.
 
   def lacks(self, stage: agenda.Stage) -> list[str]:
     """Names of packs and teachers that a stage wants and nobody gave."""
-    wanted = {agenda.STREAMS[arm.source.stream][0] for arm in stage.arms}
-    for arm in stage.arms:
-      wanted |= {*shelf_lib.teachers_of(arm.source)}
-    return sorted(wanted - {*self.data, *self.teachers})
+    return sorted(set().union(*(self._missing(arm.source)
+                                for arm in stage.arms)))
+
+  def _missing(self, source):
+    return {agenda.STREAMS[source.stream][0],
+            *shelf_lib.teachers_of(source)} - {*self.data, *self.teachers}
 
   def prepare(self, stages: Sequence[agenda.Stage]) -> None:
     """Begins to compile what these stages need, in their order."""
@@ -103,22 +108,26 @@ class Lab:
         self._shelf(stage).prepare(arm.source)
       self._learner(stage)
       self._programs.exam(stage)
+      for seed in agenda.SEEDS if stage.points == 'seeds' else ():
+        self._programs.created(stage, seed)
 
   def steps(self, epochs: float) -> int:
     """Steps of so many epochs of 1,024 images."""
     return max(round(epochs * self.per_epoch), 1)
 
   def forecast(self, stage: agenda.Stage) -> float:
-    """Seconds that a stage will take, its recordings included."""
-    students = len(stage.arms) * stage.columns
+    """Seconds that a stage will take once its rows are recorded."""
     pace = self._pace.get(self._programs.key(stage)) or (
-        SECONDS[0] * students + SECONDS[1])
+        SECONDS[0] * len(stage.arms) * stage.columns + SECONDS[1])
     times = 1.3 if stage.cooldowns else 1
-    rows = sum(self._shelf(stage).lacks(source, self.steps(
+    return self.steps(stage.epochs) * pace * times
+
+  def recording(self, stage: agenda.Stage) -> float:
+    """Seconds that it will take to record what a stage reads."""
+    return ROW * sum(self._shelf(stage).lacks(source, self.steps(
         max(arm.period or stage.epochs for arm in stage.arms
             if arm.source == source)))
-               for source in {arm.source for arm in stage.arms})
-    return self.steps(stage.epochs) * pace * times + ROW * rows
+                     for source in {arm.source for arm in stage.arms})
 
   def wait(self, stage: agenda.Stage) -> None:
     """Returns when the programs of a stage are compiled."""
@@ -142,8 +151,11 @@ class Lab:
     lessons = self._lessons(stage)
     states = jax.jit(functools.partial(programs.begin, stage))(
         self._params(stage, seeds))
+    if stage.pauses and self._paused(stage).exists():
+      states = paused.load(self._paused(stage), states)
     for length in stage.cooldowns or [stage.epochs]:
-      total, cooldown, due = self.steps(length), 0, 1
+      total, cooldown = self.steps(length), 0
+      due = int(EVERY * int(states.step) / total) + 1
       warmup = WARMUP * total
       if stage.cooldowns:
         cooldown, due = round(COOLDOWN * total), EVERY
@@ -182,19 +194,26 @@ class Lab:
 
   def _params(self, stage, seeds):
     """Initial parameters [a, s, ...]."""
-    params = self._programs.created(stage, seeds)
+    params = jax.tree.map(lambda *x: np.stack(x), *(
+        self._programs.created(stage, seed).result()[1] for seed in seeds))
     return jax.tree.map(lambda *x: jnp.stack(x), *(
         self.start if arm.begun else params for arm in stage.arms))
 
   def _advance(self, stage, states, hypers, lessons, upto, deadline):
     learn, shelf = self._learner(stage).result(), self._shelf(stage)
-    step, key = int(states.step[0, 0]), self._programs.key(stage)
+    step, key = int(states.step), self._programs.key(stage)
+    saved = time.monotonic()
     while step < upto:
-      self._turn(stage, shelf, step)
       began, count = time.monotonic(), min(CALL - step % CALL, upto - step)
+      if stage.pauses and began > min(deadline, saved + SAVED):
+        paused.save(self._paused(stage), states)
+        saved = began
+        if began > deadline:
+          raise OutOfTime(f'It goes on another time, at step {step}.')
       if not self._pace.get(key):
         count = min(count, FIRST)
-      elif began + self._pace[key] * (upto - step) > deadline:
+      elif not stage.pauses and (
+          began + self._pace[key] * (upto - step) > deadline):
         raise OutOfTime(f'It takes {self._pace[key]:.3f} s a step.')
       states, loss = learn(states, hypers, lessons, shelf.kept, np.int32(count))
       loss = np.asarray(loss)
@@ -204,35 +223,27 @@ class Lab:
       step += count
       yield states, loss, step
 
-  def _turn(self, stage, shelf, step):
-    """Where a run is longer than what is kept: rows written anew in time."""
-    for arm in stage.arms:
-      rows = shelf.rows[arm.source]
-      if not arm.period and self.steps(stage.epochs) > rows:
-        turn = step // rows
-        shelf.stream(arm.source.stream, turn + 1)
-        if turn and step % rows == 0:
-          shelf.refill(arm.source, turn)
+  def _paused(self, stage):
+    return self._folder / f'{stage.name}.states'
 
   def _ask(self):
     """{split: the first teacher's log-probs}."""
-    teacher = self.teachers['lite0']
+    teacher = self.teachers[self.twin.teacher]
     return {split: school.ask(teacher, school.pixels_of(
-        self.data['caltech'], name, f'central@{teacher.size}'))
+        self.data[self.twin.pack], name, f'central@{teacher.size}'))
             for split, name in self._splits.items()}
 
-  def enroll(self, stages: Sequence[agenda.Stage]) -> None:
-    """Draws the initial values of all students, and asks the teachers."""
-    self._programs.enroll(stages)
+  def ask(self) -> None:
+    """Begins to ask the first teacher about the images of examinations."""
     self.told = self._pool.submit(self._ask)
 
   def _shelf(self, stage):
-    size = self._programs.model(stage)[1]
-    small = agenda.STUDENTS[stage.student][1] < 48
+    size = agenda.STUDENTS[stage.student][1]
     if size not in self._shelves:
       self._shelves[size] = shelf_lib.Shelf(
-          size, {agenda.FUNMATCH: 300} if small else agenda.ROOM, self._room,
-          self._pool)
+          self._programs.model(stage)[1], {
+              source: epochs for source, epochs in self.twin.room[size].items()
+              if not self._missing(source)}, self._room, self._pool)
     return self._shelves[size]
 
   def _learner(self, stage):

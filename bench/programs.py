@@ -1,6 +1,5 @@
 """Programs of the stages of bench/agenda.py, compiled in threads."""
 
-from collections.abc import Sequence
 import concurrent.futures
 import functools
 from typing import Any
@@ -14,6 +13,7 @@ from bench import school
 from bench import shelf as shelf_lib
 from big_distill import packed
 from big_distill import pretrained
+from big_distill.ops import layers
 
 TINY = dict(family='bit', depth=(1,), width=.125)
 
@@ -32,30 +32,27 @@ class Programs:
     """`splits` {name: split of `data`} are what students are examined on."""
     self._setting, self._data, self._splits = setting, data, splits
     self._tiny, self._pool = tiny, pool
-    self._created: dict[tuple[str, int], tuple] = {}
+    self._created: dict[tuple[str, int], concurrent.futures.Future] = {}
     self._learners: dict[tuple, concurrent.futures.Future] = {}
     self._exams: dict[str, concurrent.futures.Future] = {}
 
   def model(self, stage: agenda.Stage) -> tuple[dict[str, Any], int]:
     """Arguments of pretrained.build, and pixels a side."""
     kwargs, size = agenda.STUDENTS[stage.student]
-    small = self._tiny and kwargs['family'] == 'bit'
-    return (TINY, size // 4) if small else (kwargs, size)
+    if not self._tiny:
+      return kwargs, size
+    return (TINY if kwargs['family'] == 'bit' else kwargs), size // 4
 
-  def enroll(self, stages: Sequence[agenda.Stage]) -> None:
-    """Draws the initial values of all students."""
-    for stage in stages:
-      for seed in (agenda.TUNING_SEED, *agenda.SEEDS):
-        if (stage.student, seed) not in self._created:
-          kwargs, size = self.model(stage)
-          self._created[stage.student, seed] = pretrained.create(
-              size=size, seed=seed, num_classes=self._setting.num_classes,
-              **kwargs)
-
-  def created(self, stage: agenda.Stage, seeds: Sequence[int]) -> Any:
-    """Initial parameters [s, ...] of the students of these seeds."""
-    return jax.tree.map(lambda *x: np.stack(x), *(
-        self._created[stage.student, seed][1] for seed in seeds))
+  def created(self, stage: agenda.Stage, seed: int
+              ) -> concurrent.futures.Future:
+    """(Model, initial parameters) of a student, being drawn."""
+    key = stage.student, seed
+    if key not in self._created:
+      kwargs, size = self.model(stage)
+      self._created[key] = self._pool.submit(functools.partial(
+          pretrained.create, size=size, seed=seed,
+          num_classes=self._setting.num_classes, **kwargs))
+    return self._created[key]
 
   def key(self, stage: agenda.Stage) -> tuple:
     """What stages that share a learner have in common."""
@@ -66,10 +63,11 @@ class Programs:
     """kept.make_learn of a stage's students."""
     key, kept = self.key(stage), shelf_lib.shape(kept)
     if key not in self._learners:
-      model, first = self._created[stage.student, agenda.TUNING_SEED]
+      created = self.created(stage, agenda.TUNING_SEED)
       shape = len(stage.arms), stage.columns
 
       def compile_():
+        model, first = created.result()
         states = jax.eval_shape(functools.partial(begin, stage), jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((*shape, *x.shape), x.dtype),
             first))
@@ -88,14 +86,16 @@ class Programs:
   def exam(self, stage: agenda.Stage) -> concurrent.futures.Future:
     """school.make_exam of three students [1, 3, ...]."""
     if stage.student not in self._exams:
-      model, first = self._created[stage.student, agenda.TUNING_SEED]
+      created = self.created(stage, agenda.TUNING_SEED)
 
       def compile_():
+        model, first = created.result()
         exam = school.make_exam(model, {
             name: school.pixels_of(self._data, split,
                                    f'central@{self.model(stage)[1]}')
             for name, split in self._splits.items()})
-        exam(jax.tree.map(lambda x: np.stack([[x] * 3]), first))
+        with layers.stacked():
+          exam(jax.tree.map(lambda x: np.stack([[x] * 3]), first))
         return exam
 
       self._exams[stage.student] = self._pool.submit(compile_)

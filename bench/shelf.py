@@ -11,11 +11,13 @@ import numpy as np
 
 from bench import agenda
 from bench import kept as kept_lib
+from bench import study
 from big_distill import packed
 from big_distill import render
 from big_distill import teaching
 
 CHUNK = 80  # Rows of one call.
+CENTRAL = 'fix/cc'  # The mode of a teacher that sees an image once, centrally.
 
 
 class Room(NamedTuple):
@@ -28,6 +30,7 @@ class Room(NamedTuple):
   params: dict[str, Any]  # Teachers', on the device.
   steps: Callable[[float], int]  # Of so many epochs.
   splits: dict[str, str]  # Of streams.
+  first: str  # The teacher by whose program views are kept for labels.
 
 
 def packs(images: list[render.Images]) -> list[render.Images]:
@@ -55,6 +58,11 @@ def teachers_of(source: agenda.Source) -> list[str]:
       source.teacher, [source.teacher])
 
 
+def looks(source: agenda.Source) -> bool:
+  """Whether a teacher looks at each view: labels and fixed teachers do not."""
+  return bool(teachers_of(source)) and source.shown != agenda.FIXED.shown
+
+
 class Shelf:
   """Rows of views and answers, written as they are asked for."""
 
@@ -71,18 +79,19 @@ class Shelf:
                                sum(self.rows.values()))
     self._views = views
     self._done, self._seen = dict.fromkeys(sources, 0), dict.fromkeys(views, 0)
-    self._streams: dict[tuple, concurrent.futures.Future] = {}
+    self._streams: dict[str, concurrent.futures.Future] = {}
     self._programs: dict[tuple, concurrent.futures.Future] = {}
 
-  def stream(self, name: str, turn: int = 0) -> concurrent.futures.Future:
-    """A Stream, being drawn; the next `turn` goes on where one ends."""
-    if (name, turn) not in self._streams:
-      pack, count = agenda.STREAMS[name][0], self._views[name]
-      self._streams[name, turn] = self._pool.submit(
-          kept_lib.draw, self._room.data[pack], self._room.splits[name],
-          self._room.held[pack], self._room.setting, turn * count,
-          (turn + 1) * count)
-    return self._streams[name, turn]
+  def stream(self, name: str) -> concurrent.futures.Future:
+    """A Stream, being drawn."""
+    if name not in self._streams:
+      pack, split = agenda.STREAMS[name][0], self._room.splits[name]
+      regions = {str(kept_lib.VIEW)} | {
+          source.shown for source in self.rows if source.stream == name}
+      self._streams[name] = self._pool.submit(
+          kept_lib.draw, self._room.data[pack], split, self._room.held[pack],
+          self._room.setting, self._views[name], sorted(regions))
+    return self._streams[name]
 
   def program(self, stream: str, who: str) -> concurrent.futures.Future:
     """What records a teacher's answers to a stream, being compiled.
@@ -96,6 +105,7 @@ class Shelf:
       one = np.int32(0)
       args = shape((self.kept, room.images[pack], room.params[who],
                     np.zeros(CHUNK, np.int32), np.zeros([CHUNK, b], np.int32),
+                    np.zeros([CHUNK, b, 5], np.int32),
                     np.zeros([CHUNK, b, 5], np.int32), one, one,
                     np.bool_(True)))
       record = kept_lib.make_record(room.setting, self.size,
@@ -107,16 +117,18 @@ class Shelf:
   def prepare(self, source: agenda.Source) -> None:
     """Begins to draw and to compile what a source needs."""
     self.stream(source.stream)
-    for who in teachers_of(source) or ['lite0']:
+    for who in teachers_of(source) or [self._room.first]:
       self.program(source.stream, who)
 
   def wait(self, source: agenda.Source) -> None:
     """Returns when the programs that record a source are compiled."""
-    for who in teachers_of(source) or ['lite0']:
+    for who in teachers_of(source) or [self._room.first]:
       self.program(source.stream, who).result()
 
   def lacks(self, source: agenda.Source, steps: int) -> int:
-    """How many rows are to be recorded for so many steps."""
+    """How many rows a teacher is to be asked for, for so many steps."""
+    if not looks(source):
+      return 0
     return max(steps - self._done[source], 0)
 
   def record(self, source: agenda.Source, steps: int) -> int:
@@ -130,32 +142,31 @@ class Shelf:
       taken = sum(self.record(one, steps) for one in both)
       self._write(source, first, last, lambda start: jnp.mean(jnp.stack([
           self._answers(one, start) for one in both]), axis=0))
-    elif source.teacher == agenda.LABELS:
-      stream = self.stream(source.stream).result()
-      if self._seen[source.stream] < last:
-        self._look(source, 'lite0', first, last)  # For the views.
-        taken = last - first
-      log_probs = jax.jit(functools.partial(
-          kept_lib.of_labels, self._room.setting, mixed=source.mixed))
-      self._write(source, first, last, lambda start: log_probs(
-          stream.labels[start:start + CHUNK], np.arange(start, start + CHUNK)))
-    else:
+    elif looks(source):
       self._look(source, source.teacher, first, last)
       taken = last - first
+    else:
+      if self._seen[source.stream] < last:
+        self._look(source, self._room.first, first, last)  # For the views.
+        taken = last - first
+      told = self._told(source)
+      self._write(source, first, last,
+                  lambda start: told(np.arange(start, start + CHUNK)))
     self._done[source] = last
     return taken
 
-  def refill(self, source: agenda.Source, turn: int) -> None:
-    """Writes all rows of a source anew, with what comes after them.
-
-    Mixtures are those of the first turn, of other images. What else was kept of
-    the stream is gone, and will be recorded when it is asked for.
-    """
-    self._look(source, source.teacher, 0, self.rows[source], turn)
-    self._seen[source.stream] = 0
-    for other in self._done:
-      if other.stream == source.stream:
-        self._done[other] = 0
+  def _told(self, source):
+    """Numbers of steps [k] -> log-probs, of labels or of a fixed teacher."""
+    room, stream = self._room, self.stream(source.stream).result()
+    if source.teacher == agenda.LABELS:
+      log_probs = jax.jit(functools.partial(
+          kept_lib.of_labels, room.setting, mixed=source.mixed))
+      return lambda numbers: log_probs(stream.labels[numbers], numbers)
+    table = jnp.log(study.record(
+        room.held[agenda.STREAMS[source.stream][0]], study.Setting(
+            {}, self.size, (CENTRAL,), room.setting.num_classes),
+        room.teachers[source.teacher], room.setting.seed)[CENTRAL])
+    return lambda numbers: table[stream.index[numbers]]
 
   def _answers(self, source, start):
     return jax.lax.dynamic_slice_in_dim(
@@ -168,16 +179,18 @@ class Shelf:
           self.kept.answers, answers(start), np.int32(
               self.answer[source] + start)))
 
-  def _look(self, source, who, first, last, turn=0):
+  def _look(self, source, who, first, last):
     pack = agenda.STREAMS[source.stream][0]
-    stream = self.stream(source.stream, turn).result()
+    stream = self.stream(source.stream).result()
     run = self.program(source.stream, who).result()
     for start in range(first, last, CHUNK):
       part = slice(start, start + CHUNK)
       self.kept = run(
           self.kept, self._room.images[pack], self._room.params[who],
           np.arange(start, start + CHUNK, dtype=np.int32), stream.index[part],
-          stream.boxes[part], np.int32(self.view[source.stream] + start),
+          stream.boxes[str(kept_lib.VIEW)][part],
+          stream.boxes[source.shown][part],
+          np.int32(self.view[source.stream] + start),
           np.int32(self.answer[source] + start), np.bool_(source.mixed))
     self._seen[source.stream] = max(last, self._seen[source.stream])
 

@@ -1,11 +1,12 @@
-"""What the second half of the study shows: its inequalities, judged.
+"""What the study's later parts show: their inequalities, judged.
 
-  python -m bench.verdicts --study=DIR [--markdown]
+  python -m bench.verdicts --study=DIR [--twin=cifar10] [--markdown]
 
-DIR is that of bench/further.py. An inequality is a sum of sides, each the mean
-over its arms and seeds times a factor, that must be above zero on the same test
-images; verdicts are those of bench/claims.py. `allowed` is what a side may lose.
-Where an arm has three rates, the best by accuracy on val is taken.
+DIR is that of bench/further.py, of the same twin. An inequality is a sum of
+sides, each the mean over its arms and seeds times a factor, that must be above
+zero on the same test images; verdicts are those of bench/claims.py. `allowed` is
+what a side may lose. Where an arm has three rates, the best by accuracy on val is
+taken.
 """
 
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def best(study: claims.Study, school: str, epochs: int) -> claims.Side:
 
 
 def sums(study: claims.Study) -> Iterator[Sum]:
-  """The inequalities, in the order of docs/reproduction.md."""
+  """Those of Caltech-101, in the order of docs/reproduction.md."""
   def side(school, arm, epochs):
     return claims.Side((arm,), epochs, school)
 
@@ -61,16 +62,22 @@ def sums(study: claims.Study) -> Iterator[Sum]:
                    again, fresh, .01)
     yield _above(12, f'{epochs} epochs: KL from {k} of views above that from fresh',
                  'kl', again, fresh)
-  lengths = (30, 100, 300, 1000, 3000)
+  lengths = (30, 100, 300, 1000, 3000, 10_000)
   funmatch, same, labels = ({epochs: side('patient', arm, epochs)
                              for epochs in lengths} for arm in (
                                  'funmatch', 'same/ic', 'labels, mixed up'))
-  funmatch[3000] = side('long', 'funmatch', 3000)
+  for epochs in lengths[-2:]:
+    funmatch[epochs] = side('long', 'funmatch', epochs)
+  labels[3000] = side('long', 'labels, mixed up', 3000)
+  same[3000] = side('long_same', 'same/ic', 3000)
   for short, long in zip(lengths, lengths[1:]):
     yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
                  funmatch[long], funmatch[short])
-  yield _above(3, 'funmatch above labels mixed up, 1000 epochs', 'top1',
-               funmatch[1000], labels[1000])
+  for epochs in (1000, 3000):
+    yield _above(3, f'funmatch above labels mixed up, {epochs} epochs', 'top1',
+                 funmatch[epochs], labels[epochs])
+  yield _above(5, 'labels mixed up: 1000 epochs above 3000', 'top1',
+               labels[1000], labels[3000])
   yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
                funmatch[30])
   for epochs in lengths[1:-1]:
@@ -102,6 +109,47 @@ def sums(study: claims.Study) -> Iterator[Sum]:
     yield Sum(10, f'{kind} above a quarter of its own', 'top1',
               ((1., other), (-.25, own)))
     yield _above(10, f'its own above {kind}', 'top1', own, other)
+  own, few, many = (side('many', arm, 300)
+                    for arm in ('caltech', 'cifar', 'cifar, 10240'))
+  yield Sum(10, '10240 of cifar above a quarter of its own', 'top1',
+            ((1., many), (-.25, own)))
+  yield Sum(10, '10240 of cifar above twice 1024 of cifar', 'top1',
+            ((1., many), (-2., few)))
+  yield _above(10, '10240 of cifar: 1000 epochs above 300', 'top1',
+               side('many', 'cifar, 10240', 1000), many)
+
+
+def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
+  """Those of CIFAR-10."""
+  del study
+  lengths = (30, 100, 300, 1000)
+  by_name = {arm: {epochs: claims.Side((arm,), epochs, 'modes')
+                   for epochs in lengths}
+             for arm in ('fixed', 'independent', 'same/ic', 'funmatch',
+                         'labels, mixed up')}
+  fixed, independent, same, funmatch, labels = by_name.values()
+  for metric in ('agree', 'top1'):
+    for words, high, low in (('independent above fixed', independent, fixed),
+                             ('same above independent', same, independent),
+                             ('funmatch above same', funmatch, same)):
+      yield _above(1, f'{words}, patient', metric, high[1000], low[1000])
+    yield _above(1, 'fixed above funmatch, short', metric, fixed[30],
+                 funmatch[30])
+  for short, long in zip(lengths, lengths[1:]):
+    yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
+                 funmatch[long], funmatch[short])
+  yield _above(3, 'funmatch above labels mixed up, 1000 epochs', 'top1',
+               funmatch[1000], labels[1000])
+  yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
+               funmatch[30])
+  for epochs in lengths[1:]:
+    yield _above(4, f'funmatch above same/ic, {epochs} epochs', 'top1',
+                 funmatch[epochs], same[epochs])
+  yield _above(5, 'labels mixed up: 300 epochs above 1000', 'top1',
+               labels[300], labels[1000])
+
+
+SUMS = {'caltech101': sums, 'cifar10': sums_cifar10}
 
 
 def judge(one: Sum, study: claims.Study) -> dict[str, Any] | None:
@@ -119,11 +167,11 @@ def judge(one: Sum, study: claims.Study) -> dict[str, Any] | None:
               'against' if interval[1] < 0 else 'null')
 
 
-def table(study: claims.Study) -> Iterator[list[str]]:
+def table(study: claims.Study, twin: str) -> Iterator[list[str]]:
   """Cells of a line per inequality."""
-  for one in sums(study):
+  for one in SUMS[twin](study):
     judged = judge(one, study)
-    number = ((lambda x: f'{100 * x:.1f}') if one.metric == 'top1'
+    number = ((lambda x: f'{100 * x:.1f}') if one.metric != 'kl'
               else '{:.3f}'.format)
     names = ', '.join(side.arms[0] for _, side in one.sides)
     yield [str(one.number), one.words, one.metric] + (
@@ -132,6 +180,8 @@ def table(study: claims.Study) -> Iterator[list[str]]:
             f'{number(judged["difference"])} '
             f'({" to ".join(map(number, judged["interval"]))})',
             judged['verdict']])
+  if twin != 'caltech101':
+    return  # Whose grid alone was walked.
   points, verdict = claims.grid(study)
   means = '; '.join(
       f'{epochs} epochs: lr {point["lr"]:.2g}, t {point["t"]:.2g}'
@@ -141,13 +191,14 @@ def table(study: claims.Study) -> Iterator[list[str]]:
 
 def main(flag: flags.FlagValues) -> None:
   logging.set_verbosity(logging.WARNING)
-  for cells in table(claims.Study(flag.study)):
+  for cells in table(claims.Study(flag.study), flag.twin):
     print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
 
 
 def _define_flags() -> None:
   flags.DEFINE_string('study', None, "The folder of bench/further.py's --out.",
                       required=True)
+  flags.DEFINE_enum('twin', 'caltech101', list(SUMS), 'Whose inequalities.')
   flags.DEFINE_bool('markdown', False, 'Rows of a table.')
 
 

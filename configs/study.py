@@ -6,7 +6,7 @@
 The teacher knows far more than the photographs its students see could teach by
 their labels. On Caltech-101 (twin=caltech101) it is an EfficientNet-Lite0 from
 ImageNet (bench/probe.py, configs/study_teacher.py), on CIFAR-10 (twin=cifar10)
-one of configs/optimizers_teacher.py. teacher=labels is the baseline.
+the same with another head. teacher=labels is the baseline.
 
 bench/reproduce.py runs the study itself, many students at once. Not run with this
 config yet.
@@ -20,9 +20,9 @@ TWINS = {
     'caltech101': dict(name='caltech101', train='train[:1024]', n=1024,
                        val='train[2048:]', test='test[:3000]', size=48,
                        teacher_size=128),
-    'cifar10': dict(name='cifar10_jpeg', train='train[:2048]', n=2048,
-                    val='test[:3000]', test='test[3000:]', size=32,
-                    teacher_size=32),
+    'cifar10': dict(name='cifar10_jpeg', train='train[:1024]', n=1024,
+                    val='train[48000:49000]', test='test[:3000]', size=32,
+                    teacher_size=128),
 }
 STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)  # 30 MFLOP at 48 px.
 RATES, DECAY = [.003, .01, .03], 1e-4

@@ -16,6 +16,7 @@ from big_distill import packed
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
+from big_distill.ops import layers
 
 CLASSES, STEPS, SIZE = 12, 8, 8
 STUDENT = dict(family='bit', depth=(1,), width=.125)
@@ -33,7 +34,7 @@ def room(random_pack):
       kept_lib.Setting(CLASSES, batch_size=32, seed=3), {'caltech': data},
       {'caltech': held}, {'caltech': shelf_lib.packs([held[0]])[0]},
       {'lite0': teacher}, {'lite0': teacher.params}, round,
-      {'caltech': 'train'})
+      {'caltech': 'train'}, 'lite0')
 
 
 @pytest.fixture(scope='module')
@@ -46,8 +47,8 @@ def shelf(room):
   return shelf
 
 
-def learn(room, shelf, sources, periods, seeds, lr):
-  """Parameters [a, s, ...] after STEPS steps."""
+def learn(room, shelf, sources, periods, seeds, lr, optimizer='adam'):
+  """(Parameters [a, s, ...] after STEPS steps, losses, the program's text)."""
   created = [pretrained.create(size=SIZE, seed=seed, num_classes=CLASSES,
                                **STUDENT) for seed in seeds]
   params = jax.tree.map(lambda *x: np.stack([np.stack(x)] * len(sources)),
@@ -57,11 +58,14 @@ def learn(room, shelf, sources, periods, seeds, lr):
       [shelf.answer[source] for source in sources], periods)),
                              np.asarray([source.mixed for source in sources]))
   ones = np.ones_like(lr)
-  states, losses = jax.jit(kept_lib.make_learn(room.setting, created[0][0]))(
-      kept_lib.begin(params, 'adam'), kept_lib.Hypers(
-          lr, 1e-3 * ones, ones, np.int32(STEPS), np.int32(0), np.int32(0)),
-      lessons, shelf.kept, np.int32(STEPS))
-  return jax.device_get(states.params), np.asarray(losses)
+  args = (kept_lib.begin(params, optimizer), kept_lib.Hypers(
+      lr, 1e-3 * ones, ones, np.int32(STEPS), np.int32(0), np.int32(0)),
+          lessons, shelf.kept, np.int32(STEPS))
+  traced = jax.jit(kept_lib.make_learn(
+      room.setting, created[0][0], optimizer)).trace(*args)
+  states, losses = traced.lower().compile()(*args)
+  return (jax.device_get(states.params), np.asarray(losses),
+          str(traced.jaxpr))
 
 
 def distance(a, b):
@@ -73,12 +77,13 @@ def test_kept_rows_teach_as_views_do_that_are_rendered(room, shelf):
   """The stacked study without a store (bench/school.py) makes these students."""
   arms = {'same/ic': SAME, 'funmatch': FUNMATCH, 'labels, mixed up': LABELS}
   seeds, lr = [5, 3], np.float32([[.01, .02], [.03, .005], [.01, .01]])
-  got, losses = learn(room, shelf, list(arms.values()), [STEPS] * 3, seeds, lr)
+  got, losses, _ = learn(room, shelf, list(arms.values()), [STEPS] * 3, seeds, lr)
   one = school.School(
       room.data['caltech'], 'train', study.Setting(
           STUDENT, SIZE, tuple(arms), CLASSES, batch_size=32, warmup=0.,
           per_call=STEPS), room.teachers['lite0'], seed=3)
-  (_, want_losses, want), = one.run(seeds, lr, 1e-3, epochs=STEPS)
+  with layers.stacked():  # Convolutions are computed in the same way.
+    (_, want_losses, want), = one.run(seeds, lr, 1e-3, epochs=STEPS)
   np.testing.assert_allclose(losses, want_losses, rtol=1e-3)
   _, begun = pretrained.create(size=SIZE, seed=3, num_classes=CLASSES, **STUDENT)
   for arm in range(3):
@@ -93,49 +98,51 @@ def test_kept_rows_teach_as_views_do_that_are_rendered(room, shelf):
 def test_rows_that_repeat_are_the_first_ones_again(room, shelf):
   """A period of 2 equals a stream of its first two rows, written four times."""
   lr = np.full((1, 1), .01, np.float32)
-  got, _ = learn(room, shelf, [SAME], [2], [3], lr)
+  got, *_ = learn(room, shelf, [SAME], [2], [3], lr)
   kept = jax.tree.map(np.array, shelf.kept)
   for rows, first in ((kept.views, shelf.view['caltech']),
                       (kept.answers, shelf.answer[SAME])):
     for step in range(2, STEPS):
       rows[first + step] = rows[first + step % 2]
   tiled = types.SimpleNamespace(kept=kept, view=shelf.view, answer=shelf.answer)
-  want, _ = learn(room, tiled, [SAME], [STEPS], [3], lr)
-  other, _ = learn(room, shelf, [SAME], [STEPS], [3], lr)
+  want, *_ = learn(room, tiled, [SAME], [STEPS], [3], lr)
+  other, *_ = learn(room, shelf, [SAME], [STEPS], [3], lr)
   assert distance(got, want) == 0 < distance(got, other)
 
 
-def test_a_run_that_outlasts_the_shelf_goes_on_with_new_views(room, shelf):
-  """Rows that are written anew hold the batches that come after them."""
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    long = shelf_lib.Shelf(SIZE, {FUNMATCH: 2 * shelf_lib.CHUNK}, room, pool)
-    short = shelf_lib.Shelf(SIZE, {FUNMATCH: STEPS}, room, pool)
-    long.record(FUNMATCH, 2 * shelf_lib.CHUNK)
-    short.record(FUNMATCH, STEPS)
-    before = np.array(short.kept.views)
-    short.refill(FUNMATCH, 1)
-    views = np.asarray(long.kept.views)
-    np.testing.assert_array_equal(before, views[:shelf_lib.CHUNK])
-    np.testing.assert_array_equal(short.kept.views, views[shelf_lib.CHUNK:])
-    short.record(FUNMATCH, STEPS)  # The first turn again.
-    np.testing.assert_array_equal(short.kept.views, before)
+@pytest.mark.parametrize('name', ['adam', 'shampoo', 'soap'])
+def test_students_learn_together_as_they_do_alone(room, shelf, name):
+  """And what optimizers do now and then stays a branch of the program."""
+  seeds, lr = [5, 3], np.full((1, 2), .01, np.float32)
+  params, losses, program = learn(room, shelf, [SAME], [STEPS], seeds, lr, name)
+  alone, loss, _ = learn(room, shelf, [SAME], [STEPS], seeds[1:], lr[:, 1:],
+                         name)
+  np.testing.assert_allclose(losses[:, 1:], loss, rtol=1e-3)
+  cut = jax.tree.map(lambda x: x[:, 1:], params)
+  begun = pretrained.create(size=SIZE, seed=3, num_classes=CLASSES, **STUDENT)[1]
+  moved = distance(jax.tree.map(lambda x: x[0, 0], alone), begun)
+  assert distance(cut, alone) < .1 * moved
+  assert (' cond[' in program) == (name != 'adam')
 
 
-def test_every_stage_has_rates_rows_and_students():
+@pytest.mark.parametrize('name', agenda.TWINS)
+def test_every_stage_has_rates_rows_and_students(name):
   """What a stage reads is on the shelf, and no longer than it is kept."""
-  tuned = [dict(arm=arm.name, stage=f'patient_rates_{epochs}', epochs=epochs,
-                at=epochs, val_top1=-abs(rate - .003), lr=rate)
-           for epochs in (30, 100, 300) for arm in agenda.PATIENT
-           for rate in arm.rates]
-  names = [stage.name for stage in agenda.PLAN]
+  twin = agenda.TWINS[name]
+  tuned = [dict(arm=arm.name, stage=stage.name, epochs=stage.epochs,
+                at=stage.epochs, val_top1=-abs(rate - .003), lr=rate)
+           for stage in twin.plan if stage.points == 'rates'
+           for arm in stage.arms for rate in arm.rates]
+  names = [stage.name for stage in twin.plan]
   assert len(set(names)) == len(names)
-  for stage in agenda.PLAN:
+  for stage in twin.plan:
     seeds, lr, wd, t = agenda.hypers(stage, tuned)
     shape = len(stage.arms), stage.columns
     assert lr.shape == wd.shape == t.shape == shape and len(seeds) == shape[1]
+    room = twin.room[agenda.STUDENTS[stage.student][1]]
     for arm in stage.arms:
-      assert stage.school == 'long' or (
-          arm.period or stage.epochs) <= agenda.ROOM[arm.source]
-      assert agenda.STREAMS[arm.source.stream][2] >= agenda.ROOM[arm.source]
+      assert (arm.period or stage.epochs) <= room[arm.source]
+      pack, split = agenda.STREAMS[arm.source.stream]
+      assert int(split[7:-1] or 0) <= int(agenda.HELD[pack][7:-1] or 0)
   with pytest.raises(ValueError, match='not tuned'):
     agenda.rate([], 'funmatch', 300)

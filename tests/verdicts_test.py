@@ -35,12 +35,12 @@ def write(folder, stage, right, seeds=2):
 @pytest.fixture
 def judged(tmp_path):
   """-> {(number, words): what is judged} of answers that were written."""
-  def judge(**stages):
+  def judge(twin='caltech101', **stages):
     for stage, right in stages.items():
       write(tmp_path, stage, right)
     study = claims.Study(tmp_path)
     return {(one.number, one.words): verdicts.judge(one, study)
-            for one in verdicts.sums(study)}
+            for one in verdicts.SUMS[twin](study)}
   return judge
 
 
@@ -79,6 +79,23 @@ def test_optimizers_are_compared_at_their_best_rates(judged):
   assert soap['sides'] == pytest.approx([.5, .6])  # KL is the share right here.
   assert soap['verdict'] == 'against'
   assert found[7, "KL of Adam above Muon's"] is None
+
+
+def test_the_second_twin_is_judged_by_its_own_inequalities(judged):
+  names = ('fixed', 'independent', 'same/ic', 'funmatch', 'labels, mixed up')
+  found = judged('cifar10', modes_run_30=dict(zip(names, (.5, .5, .5, .3, .5))),
+                 modes_run_300=dict(zip(names, (.5, .5, .6, .6, .6))),
+                 modes_run_1000=dict(zip(names, (.4, .5, .6, .7, .5))))
+  assert {words: one['verdict'] for (number, words), one in found.items()
+          if number == 1} == {
+              'independent above fixed, patient': 'shown',
+              'same above independent, patient': 'shown',
+              'funmatch above same, patient': 'shown',
+              'fixed above funmatch, short': 'shown'}
+  assert found[5, 'labels mixed up: 300 epochs above 1000'][
+      'difference'] == pytest.approx(.1)
+  assert found[4, 'funmatch above same/ic, 300 epochs']['verdict'] == 'null'
+  assert found[3, 'funmatch, 100 epochs above 30'] is None
 
 
 def test_calibration_is_the_gap_between_confidence_and_accuracy():
@@ -142,7 +159,8 @@ def test_forecasts_are_scored_on_lengths_they_did_not_see(tmp_path):
 def test_the_page_says_what_the_logs_say():
   docs = pathlib.Path(__file__).parents[1] / 'docs'
   lines = (docs / 'reproduction.md').read_text().splitlines()
-  for cells in verdicts.table(claims.Study(docs / 'logs' / 'further')):
+  for cells in verdicts.table(claims.Study(docs / 'logs' / 'further'),
+                              'caltech101'):
     assert f'| {" | ".join(cells)} |' in lines
   lines = (docs / 'forecast.md').read_text().splitlines()
   made = forecasts.rows(forecasts.curves(
