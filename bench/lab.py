@@ -70,7 +70,7 @@ class Lab:
         split='train[:32]' if tiny else agenda.HELD[name]))
             for name, data in self.data.items()}
     group = [name for name in packs if name != 'large']
-    alike = dict(zip(group, shelf_lib.packs([held[each][0] for each in group])))
+    alike = dict(zip(group, shelf_lib.packs([held[name][0] for name in group])))
     images = {name: jax.device_put(alike.get(name, held[name][0]))
               for name in packs}
     self.teachers = {name: teaching.load(
@@ -94,8 +94,7 @@ class Lab:
 
   def lacks(self, stage: agenda.Stage) -> list[str]:
     """Names of packs and teachers that a stage wants and nobody gave."""
-    return sorted(set().union(*(self._missing(arm.source)
-                                for arm in stage.arms)))
+    return sorted(set.union(*(self._missing(arm.source) for arm in stage.arms)))
 
   def _missing(self, source):
     return {agenda.STREAMS[source.stream][0],
@@ -184,7 +183,8 @@ class Lab:
     shelf, arms = self._shelf(stage), stage.arms
     periods = [min(self.steps(arm.period or stage.epochs),
                    shelf.rows[arm.source]) for arm in arms]
-    for arm, period in zip(arms, periods):
+    for arm, period in sorted(zip(arms, periods), key=lambda pair: (
+        not shelf_lib.looks(pair[0].source))):  # They leave views for others.
       shelf.record(arm.source, period)
     return kept_lib.Lessons(
         *(np.asarray(each, np.int32) for each in (
@@ -217,9 +217,9 @@ class Lab:
         raise OutOfTime(f'It takes {self._pace[key]:.3f} s a step.')
       states, loss = learn(states, hypers, lessons, shelf.kept, np.int32(count))
       loss = np.asarray(loss)
-      # The first call of a program takes longer.
-      self._pace[key] = (key in self._pace) * (
-          time.monotonic() - began) / count
+      # The first call takes longer, others where compilers use the device.
+      before, took = self._pace.get(key), (time.monotonic() - began) / count
+      self._pace[key] = 0. if before is None else min(before or took, took)
       step += count
       yield states, loss, step
 
