@@ -4,9 +4,9 @@
       --config=configs/study.py:teacher=teacher.npz,mode=same/ic,epochs=300
 
 The teacher knows far more than the photographs its students see could teach by
-their labels. On Caltech-101 (twin=caltech101) it is an EfficientNet-Lite0 from
-ImageNet (bench/probe.py, configs/study_teacher.py), on CIFAR-10 (twin=cifar10)
-the same with another head. teacher=labels is the baseline.
+their labels: it is an EfficientNet-Lite0 from ImageNet, with a head fitted to
+labels (bench/probe.py), on CIFAR-10 (twin=cifar10) then tuned as a whole
+(configs/study_teacher.py). teacher=labels is the baseline.
 
 bench/reproduce.py runs the study itself, many students at once. Not run with this
 config yet.
@@ -16,13 +16,13 @@ import ml_collections
 
 from configs import common
 
-TWINS = {
+TWINS = {  # Teachers have learned from the labels of `taught`.
     'caltech101': dict(name='caltech101', train='train[:1024]', n=1024,
-                       val='train[2048:]', test='test[:3000]', size=48,
-                       teacher_size=128),
+                       taught='train[:2048]', val='train[2048:]',
+                       test='test[:3000]', size=48, teacher_size=128),
     'cifar10': dict(name='cifar10_jpeg', train='train[:1024]', n=1024,
-                    val='train[48000:49000]', test='test[:3000]', size=32,
-                    teacher_size=128),
+                    taught='train[:10240]', val='train[48000:49000]',
+                    test='test[:3000]', size=32, teacher_size=128),
 }
 STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)  # 30 MFLOP at 48 px.
 RATES, DECAY = [.003, .01, .03], 1e-4

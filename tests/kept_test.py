@@ -91,8 +91,9 @@ def test_kept_rows_teach_as_views_do_that_are_rendered(room, shelf):
       apart = distance(*(jax.tree.map(lambda x, i=i: x[i, 1], tree)
                          for tree, i in ((got, arm), (want, other))))
       moved = distance(jax.tree.map(lambda x, i=other: x[i, 1], want), begun)
-      # Adam divides by the size of gradients, where rounding shows first.
-      assert (apart < .1 * moved) == (arm == other)
+      # Adam divides by the size of gradients, where rounding shows first. Seen:
+      # up to .11 of what it moved from itself, .85 and more from others.
+      assert (apart < .3 * moved) == (arm == other)
 
 
 def test_rows_that_repeat_are_the_first_ones_again(room, shelf):
