@@ -170,7 +170,7 @@ def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
   def learn(states, hypers, lessons, kept, count):
     def step(_, carry):
       states, total = carry
-      number, axes = states.step, _axes(states)
+      number, axes = states.step, axes_of(states)
       pixels, target = jax.vmap(look, (None, 0, 0, 0, 0, None))(
           kept, lessons.view, lessons.answer, lessons.period, lessons.mixed,
           number)
@@ -199,11 +199,11 @@ def begin(params: Any, optimizer: str) -> Any:
   def one(params):
     return steps.init_state(params, study.optimizer(1., 0., 1., optimizer))
 
-  axes = _axes(jax.eval_shape(one, jax.tree.map(lambda x: x[0, 0], params)))
+  axes = axes_of(jax.eval_shape(one, jax.tree.map(lambda x: x[0, 0], params)))
   return jax.vmap(jax.vmap(one, out_axes=axes), out_axes=axes)(params)
 
 
-def _axes(states):
+def axes_of(states: Any) -> Any:
   """Of each leaf the axis of students: 0, or None for counts of steps.
 
   jax.vmap makes of a jax.lax.cond whose predicate differs between students the

@@ -97,12 +97,12 @@ def test_a_run_that_pauses_goes_on_as_if_it_had_not(lab, monkeypatch):
   first = lab.run(one, hypers, 1.)
   marks = [next(first).at]
   now[0] = 2.
-  with pytest.raises(lab_lib.OutOfTime, match='at step 32'):
+  with pytest.raises(lab_lib.OutOfTime, match='at step 80'):
     next(first)
   for marked in lab.run(one, hypers, 3.):
     marks.append(marked.at)
     got = jax.device_get(marked.params)
-  assert marks == [320, 560, 800, 1000]
+  assert marks == [800, 1000]
   jax.tree.map(np.testing.assert_array_equal, got, whole)
 
 
@@ -123,14 +123,14 @@ def test_the_second_twin_learns_from_five_kinds_of_answers(make):
       for source in (agenda.FIXED, agenda.INDEPENDENT,
                      agenda.CIFAR._replace(mixed=False)))
   photograph = index[0, 0]
-  rows = fixed[:3][index[:3] == photograph]
+  rows = fixed[:4][index[:4] == photograph]
   assert len(rows) > 1 and (rows == rows[0]).all()
   central = school.ask(lab.teachers['lite0_cifar'], school.pixels_of(
       lab.data['cifar'], 'train[:32]', 'central@32'))[photograph]
   np.testing.assert_allclose(rows[0], central, atol=1e-5)
-  assert np.abs(independent[:3] - same[:3]).max() > 1e-3
-  assert len(np.unique(np.round(same[:3][index[:3] == photograph], 4),
-                       axis=0)) > 1
+  assert np.abs(independent[:4] - same[:4]).max() > 1e-3
+  one, other = same[:4][index[:4] == photograph]
+  assert np.abs(one - other).max() > 1e-3
 
 
 def test_students_begin_from_labels_or_not_at_all(lab):
