@@ -5,20 +5,22 @@
       --config=configs/study_teacher.py:init=teacher.npz
 
 First its head, by bench/probe.py, then all: so the head's first gradients do not
-spoil what ImageNet taught the rest. It sees 2,048 photographs of Caltech-101, 20
-of each class on average, of which students see the first half, without labels.
-By the third thousand, `train[2048:]`, rates are chosen. Not run with this config
-yet: the study of docs/reproduction.md learns from the probe itself.
+spoil what ImageNet taught the rest. It sees 2,048 photographs of Caltech-101
+(twin=caltech101), 20 of each class on average, or 10,240 of CIFAR-10
+(twin=cifar10); students see the first thousand of either, without labels. Not run
+with Caltech-101 yet, whose students learn from the probe itself.
 """
 
 import ml_collections
 
 from configs import common
+from configs import study
 
 
 def get_config(arg=None):
-  arg = common.parse(arg, init='teacher.npz', epochs=20, lr=3e-4, seed=0,
-                     data_dir='', tiny=False)
+  arg = common.parse(arg, twin='caltech101', init='teacher.npz', epochs=20,
+                     lr=3e-4, seed=0, data_dir='', tiny=False)
+  twin = common.choose('twin', arg.twin, study.TWINS)
   c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   c.total_epochs = arg.epochs
@@ -26,19 +28,20 @@ def get_config(arg=None):
   c.log_percent = 1
   c.layout = 'big_vision'
 
-  c.data = dict(name='caltech101', split='train[:2048]', data_dir=arg.data_dir,
+  c.data = dict(name=twin['name'], split=twin['taught'], data_dir=arg.data_dir,
                 cache='encoded', corrupt='stop')
   c.mode = 'same/ic'
-  c.student = dict(family='efficientnet_lite', variant='lite0', size=128,
+  c.student = dict(family='efficientnet_lite', variant='lite0',
+                   size=twin['teacher_size'],
                    init=arg.init, head='keep')
   c.teachers = dict(labels=dict(labels=True))
   c.loss = dict(name='xent')
   c.optim = dict(name='adam', lr=arg.lr, wd=1e-4, clip=1., warmup_percent=10)
 
   c.evals = dict(
-      val=dict(type='classification', data=dict(split='train[2048:]'),
+      val=dict(type='classification', data=dict(split=twin['val']),
                every_percent=25),
-      student=dict(type='classification', data=dict(split='test[:3000]')))
+      student=dict(type='classification', data=dict(split=twin['test'])))
   c.checkpoints = dict(every_percent=10, keep=2, keep_every=0)
   if arg.tiny:
     c.student = dict(family='bit', size=128, init=common.BUNDLED)
