@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.extend.core
+from jax.interpreters import partial_eval
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,8 +47,23 @@ def total(jaxpr: Any, amount: Callable[[Any], int | None]) -> int:
   return result
 
 
+def operations(function: Callable, *arguments: Any) -> int:
+  """Operations of products and convolutions of function(*arguments).
+
+  Arguments may be shapes. What no result needs does not count: of a gradient's
+  program, products that are computed only to be differentiated.
+  """
+  jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+  needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return total(needed, flops_of)
+
+
 def flops_of(eqn: Any) -> int | None:
-  """Operations of a product or convolution, 2 per multiply-add, else None."""
+  """Operations of a product or convolution, 2 per multiply-add, else None.
+
+  The zeros between pixels, of which gradients of strided convolutions are
+  convolutions, do not count.
+  """
   if eqn.primitive.name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
     shape = eqn.invars[0].aval.shape
@@ -56,7 +72,8 @@ def flops_of(eqn: Any) -> int | None:
   if eqn.primitive.name == 'conv_general_dilated':
     kernel = eqn.invars[1].aval
     out = kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
-    return 2 * eqn.outvars[0].aval.size * kernel.size // out
+    spread = math.prod(eqn.params['lhs_dilation'])
+    return 2 * eqn.outvars[0].aval.size * kernel.size // (out * spread)
   return None
 
 
@@ -75,9 +92,8 @@ def flops(model: Any, params: Any, size: int) -> int:
   """
   params = jax.eval_shape(int8.restore, params)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  forward = jax.make_jaxpr(lambda params, image: model.apply(
-      {'params': params}, image)[0])(params, image)
-  return total(forward.jaxpr, flops_of)
+  return operations(lambda params, image: model.apply(
+      {'params': params}, image)[0], params, image)
 
 
 def parameters(tree: Any) -> int:

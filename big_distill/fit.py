@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import jax
 
 from big_distill import hlo
-from big_distill import plan as plan_lib
 from big_distill import programs as programs_lib
 from big_distill import registry
 from big_distill import slices
 
 GIB = 2**30
+# What is left of temporaries, in student and teacher of T224 (docs/tpu.md) and,
+# where they are computed anew, in a R50x1 on a GPU (docs/speed.md): .51, .53, .37.
+BFLOAT16, REMAT = .55, .45
 
 
 class Compiled(NamedTuple):
@@ -41,9 +43,9 @@ class Compiled(NamedTuple):
     return dict(
         arithmetic=self.flops / (chip.flops / n),
         memory=self.moved / (chip.bandwidth / n),
-        # What is summed or gathered is sent about once and received once.
-        links=2 * sum(size for _, size in self.given.values()) / (
-            chip.link / n))
+        # What is summed is sent about once and, as the sum, received once.
+        links=sum(size * (1 + (kind == 'all-reduce'))
+                  for kind, (_, size) in self.given.items()) / (chip.link / n))
 
 
 def build(program: programs_lib.Program, lowered: Any
@@ -57,10 +59,12 @@ def build(program: programs_lib.Program, lowered: Any
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     if not (needed := over(str(error))):
-      raise
-    return Compiled(program.name, needed + program.beside, needed, 0,
-                    program.flops(), 0, {}, time.monotonic() - began,
-                    fits=False), ''
+      said = ' '.join(str(error).split())[:300]
+      raise ValueError(f'libtpu does not compile {program.name}: {said}. Try '
+                       'another batch_size or slice.') from error
+    return Compiled(program.name, needed + program.beside,
+                    max(needed - program.taken, 0), 0, program.flops(), 0, {},
+                    time.monotonic() - began, fits=False), ''
   seconds, text = time.monotonic() - began, compiled.as_text()
   used, ran = compiled.memory_analysis(), hlo.instructions(text)
   own = (used.argument_size_in_bytes + used.output_size_in_bytes
@@ -89,49 +93,55 @@ def judge(compiled: list[Compiled], programs: programs_lib.Programs,
   """What programs come to: memory, the largest batch, a step's least time.
 
   The batch is found along a line: what a program holds beside its arguments is
-  taken to grow with the images, which is a little too careful.
+  taken to grow with the images. hours: of all that a run calls.
   """
   plan, chip = programs.plan, which.chip
   limit, b = chip.free * GIB, plan.batch_size // which.devices
-  largest = math.inf
-  for each in compiled:
-    waiting = (1 + programs_lib.AHEAD) * programs.batch_bytes
-    grows = (each.temporary + waiting) / b
-    fixed = each.held - grows * b
-    largest = min(largest, (limit - fixed) / grows)
+  pairs = [*zip(compiled, programs.all, strict=True)]
+  grow = [(each.held, each.temporary + program.batches)
+          for each, program in pairs]
+  largest = min(b * (limit - held + grows) / grows for held, grows in grow)
   unit = plan.accumulate * plan.group
-  step = [each for each in compiled if each.name in ('teach', 'learn')]
-  least = [each.least(chip) for each in step if each.fits]
-  seconds = sum(max(times.values()) for times in least)
+  known = all(each.fits for each in compiled)
+  least = [(program, each.least(chip)) for each, program in pairs]
+  step = [(program, times) for program, times in least if program.trains]
+  seconds, all_seconds = (sum(program.runs * max(times.values())
+                              for program, times in some)
+                          for some in (step, least))
   return dict(
-      fits=all(each.fits and each.held <= limit for each in compiled),
+      fits=known and all(each.held <= limit for each in compiled),
       held=max(each.held for each in compiled), limit=int(limit),
       largest=max(int(largest // unit * unit), 0) * which.devices,
-      step_seconds=seconds if len(least) == len(step) else None,
-      bound=[max(times, key=times.get) for times in least],
-      hours=plan.total * seconds / 3600 if len(least) == len(step) else None)
+      step_seconds=seconds / plan.total if known else None,
+      bound=[max(times, key=times.get) for _, times in step],
+      hours=all_seconds / 3600 if known else None)
 
 
-def remedies(found: dict[str, Any], plan: plan_lib.Plan,
-             config: Mapping[str, Any], which: slices.Slice) -> list[str]:
-  """What would fit, of a run that does not; estimates, but for another slice's.
+def remedies(found: dict[str, Any], compiled: list[Compiled],
+             programs: programs_lib.Programs, config: Mapping[str, Any],
+             which: slices.Slice) -> list[str]:
+  """Flags with which a run would fit that does not: each alone, or one of all.
+
+  Estimates, of what they leave of programs' temporaries.
   """
+  plan, limit = programs.plan, found['limit']
   b, most = plan.batch_size // which.devices, found['largest'] // which.devices
-  said = []
-  if most:
-    said.append(f'--config.batch_size={found["largest"]}')
-    groups = b // plan.group
-    parts = next((k for k in range(plan.accumulate + 1, groups + 1)
-                  if groups % k == 0 and b // k * plan.accumulate <= most), 0)
-    if parts:
-      said.append(f'--config.accumulate={parts}')
-  student = {**config['student']}
-  family = student.get('family')
-  if family and not student.get('remat') and 'remat' in (
-      registry.load('models', family).Model.__dataclass_fields__):
-    said.append('--config.student.remat=True')
-  if student.get('dtype', 'float32') == 'float32':
-    said.append('--config.student.dtype=bfloat16')
+
+  def fit(*shrunk):
+    """Whether all would, with so much left of those that `of` says."""
+    return all(each.held - each.temporary * (1 - math.prod(
+        left for left, of in shrunk if of(program))) <= limit
+               for each, program in zip(compiled, programs.all))
+
+  said = [f'--config.batch_size={found["largest"]}'] if most else []
+  groups = b // plan.group
+  said += [f'--config.accumulate={k}'
+           for k in range(plan.accumulate + 1, groups + 1) if groups % k == 0
+           and fit((plan.accumulate / k, lambda program: program.trains))][:1]
+  changes = _changes(config)
+  said += [flag for flag, *change in changes if fit(change)]
+  if not said and fit(*(change for _, *change in changes)):
+    said.append(' '.join(flag for flag, *_ in changes))
   for slice_ in which.larger:
     share = plan.batch_size / slice_.devices
     if share <= most and share % (plan.group * plan.accumulate) == 0:
@@ -139,15 +149,44 @@ def remedies(found: dict[str, Any], plan: plan_lib.Plan,
   return said
 
 
-def sentence(found: dict[str, Any], plan: plan_lib.Plan,
-             config: Mapping[str, Any], which: slices.Slice) -> str:
+def _changes(config):
+  """(flag, what it leaves of temporaries, program -> whether of this one's)."""
+  student, changes = {**config['student']}, []
+  family = student.get('family')
+  if family and not student.get('remat') and 'remat' in (
+      registry.load('models', family).Model.__dataclass_fields__):
+    changes.append(('--config.student.remat=True', REMAT, lambda program: (
+        program.trains and program.whose == 'student')))
+  if student.get('dtype', 'float32') == 'float32':
+    changes.append(('--config.student.dtype=bfloat16', BFLOAT16,
+                    lambda program: program.whose == 'student'))
+  flags = [f'--config.teachers.{name}.dtype=bfloat16'
+           for name, teacher in {**config['teachers']}.items()
+           if teacher.get('size') and not teacher.get('python')
+           and teacher.get('dtype', 'float32') == 'float32']
+  if flags:
+    changes.append((' '.join(flags), BFLOAT16,
+                    lambda program: program.whose == 'teachers'))
+  return changes
+
+
+def sentence(found: dict[str, Any], compiled: list[Compiled],
+             programs: programs_lib.Programs, config: Mapping[str, Any],
+             which: slices.Slice) -> str:
   """What `judge` found, in words; of a run that does not fit, what would."""
+  plan, limit = programs.plan, found['limit']
   held = f'{found["held"] / GIB:.2f} of {which.chip.free:.2f} GiB on a device'
   if not found['fits']:
-    return (f'{which} does not hold this run, {held}. What would fit, by an '
-            f'estimate: {"; ".join(remedies(found, plan, config, which))}.')
+    over = [each.name for each in compiled
+            if not each.fits or each.held > limit]
+    would = '; '.join(remedies(found, compiled, programs, config, which))
+    return (f'{which} does not hold this run, {held}, by its '
+            f'{", ".join(over)}. What would fit, by an estimate: '
+            f'{would or "a smaller model, or smaller images"}.')
+  evaluated = '' if all(each.trains for each in programs.all) else (
+      ' and evaluations')
   return (f'{which} holds this run, {held}. The largest batch is about '
           f'{found["largest"]:,}, by a line through this one. A step takes '
           f'{1e3 * found["step_seconds"]:.3g} ms at least, bound by '
           f'{" and ".join(found["bound"])}: {found["hours"]:.3g} h for '
-          f'{plan.total:,} steps.')
+          f'{plan.total:,} steps{evaluated}.')

@@ -210,14 +210,19 @@ def moved(ran: Iterable[Instruction]) -> int:
 
 
 def collectives(ran: Iterable[Instruction]) -> dict[str, tuple[int, int]]:
-  """{kind: (how many messages, bytes that one device gives)}."""
+  """{kind: (how many messages, bytes that one device gives, or receives)}.
+
+  The more of both: what is gathered is received of all, and given once.
+  """
   found = collections.defaultdict(lambda: (0, 0))
   for each in ran:
     kind = each.op.removesuffix('-start')
     if kind in COLLECTIVES:
       count, size = found[kind]
-      found[kind] = (count + each.times, size + each.times * sum(
-          x.nbytes for x in each.operands))
+      # Where a gathering starts, its results are the operands and the rest.
+      received = each.results[len(each.operands):] or each.results
+      found[kind] = (count + each.times, size + each.times * max(
+          sum(x.nbytes for x in some) for some in (each.operands, received)))
   return dict(found)
 
 

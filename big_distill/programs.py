@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from big_distill import classroom
 from big_distill import costs
 from big_distill import course
 from big_distill import evaluate
@@ -17,6 +18,7 @@ from big_distill import exams
 from big_distill import faculty
 from big_distill import feed
 from big_distill import lessons
+from big_distill import main
 from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import replay
@@ -29,17 +31,27 @@ AHEAD = 2  # Batches that wait on the devices, as parallel.prefetch has them.
 
 
 class Program(NamedTuple):
-  """lower() -> jax.stages.Lowered, and the bytes of a device beside it."""
+  """A program and how a run uses it; bytes are those of one device.
+
+  whose: 'student' or 'teachers'. trains: or else evaluates. taken: bytes of its
+  arguments. beside: of what waits while it runs. batches: of either, those that
+  grow with the batch. flops: () -> operations of products and convolutions.
+  runs: how often a run calls it; a call of several steps counts as that many.
+  """
   name: str
+  whose: str
+  trains: bool
   lower: Callable[[], Any]
+  flops: Callable[[], int]
+  taken: int
   beside: int
-  flops: Callable[[], int]  # Of products and convolutions, of one device.
+  batches: int
+  runs: int
 
 
 class Programs(NamedTuple):
-  """What a run of a config compiles; bytes are those of one device."""
+  """What a run of a config compiles."""
   plan: plan_lib.Plan
-  batch_bytes: int
   all: list[Program]
 
 
@@ -50,52 +62,78 @@ def make(config: Mapping[str, Any], examples: int | None = None,
   examples, classes: of the training data, where they are not known by its name.
   Raises ValueError where the config asks for what cannot be.
   """
-  data = unread.Shapes(examples, classes)
-  config = unread.config_of(config)
-  known = lessons.prepare(config, data, read=False)
-  plan, room, lesson = known.plan, known.room, known.lesson
-  recipe = course.recipe(config, room, plan)
-  pupil = recipe.make({})
-  asked = faculty.seen_by(lesson)
-  shown = [room.sees] if known.mode.votes else sorted(
-      {room.sees, *asked}, key=str)
+  data, config = unread.Shapes(examples, classes), {**config}
+  students = config.pop('students', None) or {'': {}}
+  configs = {name: unread.config_of(main.overridden(config, name, changes))
+             for name, changes in {**students}.items()}
+  leader, *_ = configs.values()
+  known = lessons.prepare(leader, data, read=False)
+  plan, lesson = known.plan, known.lesson
+  rooms = {name: known.room if config is leader else classroom.join(
+      config, known.mode, known.source, known.room.teachers, plan.seed)
+           for name, config in configs.items()}
+  recipes = {name: course.recipe(config, rooms[name], plan)
+             for name, config in configs.items()}
+  sees = {name: room.sees for name, room in rooms.items()}
+  shown = sorted({*sees.values(), *(
+      () if known.mode.votes else faculty.seen_by(lesson))}, key=str)
   fed = feed.Feed(data, known.source, plan, lambda start: [], **known.crops)
-  learners = stacks.Learners(lesson, fed, room.sees, {'': recipe})
-  live = replay.Live(lesson, {'': learners}, fed, lambda: [])
+  learners = stacks.learners(lesson, fed, sees, recipes)
+  live = replay.Live(lesson, learners, fed, lambda: [])
 
   d = parallel.device_count()
-  state = jax.eval_shape(
-      lambda params: steps.init_state(params, pupil.tx), room.params)
-  teachers = [_weights(teacher, config) for teacher in room.teachers]
-  stack = lambda tree: jax.tree.map(  # One of each on every device.
-      lambda x: jax.ShapeDtypeStruct((d, *x.shape), x.dtype), tree)
-  call = stack(_call(plan, known.source, shown, plan.batch_size // d))
-  answers = stack(_answers(plan, lesson, plan.batch_size // d))
-  ahead = AHEAD * _each(call, d)
-  programs = []
+  states = {name: jax.eval_shape(
+      lambda params, name=name: steps.init_state(
+          params, recipes[name].make({}).tx), room.params)
+            for name, room in rooms.items()}
+  teachers = [_weights(teacher, leader) for teacher in known.room.teachers]
+  call = _stack(_call(plan, known.source, shown, plan.batch_size // d))
+  answers = _stack(_answers(plan, lesson, plan.batch_size // d))
+  kept, batch = costs.nbytes((states, teachers)), costs.nbytes(call) // d
+  rendering = next(iter(learners.values())).program
+  images = (costs.nbytes(rendering.images)
+            if isinstance(rendering, feed.Rendering) else 0)
+  made = []
 
-  def add(name, program, arguments, beside):
+  def add(name, whose, program, arguments, own, runs, pixels=()):
+    """own: what of `kept` is among its arguments. pixels: of an evaluation."""
+    held, beside = [], kept + AHEAD * batch
     if isinstance(program, feed.Rendering):
-      arguments = (*arguments, program.images)
-      program = program.program
-    programs.append(Program(
-        name, lambda: program.lower(*arguments), beside + ahead,
-        lambda: costs.total(jax.make_jaxpr(program)(*arguments).jaxpr,
-                            costs.flops_of)))
+      held, program = [program.images], program.program
+    if pixels:  # The call that was done waits too, and all images.
+      beside += batch + AHEAD * costs.nbytes(pixels) // d + images
+    made.append(Program(
+        name, whose, not pixels, lambda: program.lower(*arguments, *held),
+        lambda: costs.operations(program, *arguments, *held),
+        costs.nbytes(arguments) // d + costs.nbytes(held),
+        beside - costs.nbytes(own),
+        (1 + AHEAD) * (batch + costs.nbytes(pixels) // d), runs))
 
-  if room.models and not known.mode.votes:
-    add('teach', live.teach, (stack(state.step), stack(teachers), call),
-        costs.nbytes(state))
-  add('learn', learners.program, (stack(state), stack(recipe.numbers),
-                                  {**call, 'answers': answers}),
-      costs.nbytes(teachers))
-  if evals:
-    _add_evals(config, data, known, stack, state, teachers, add)
-  return Programs(plan, _each(call, d), programs)
+  if known.room.models and not (known.mode.votes or faculty.is_foreign(lesson)):
+    # Answers that are kept are given once.
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    add('teach', 'teachers', live.teach,
+        (_stack(step), _stack(teachers), call), teachers,
+        plan.stream if known.options.store else plan.total)
+  groups: dict[Any, list[str]] = {}  # Of students, by their program.
+  for name, group in learners.items():
+    groups.setdefault(group, []).append(name)
+  for group, (name, *others) in groups.items():
+    add(f'learn {name}'.strip(), 'student', group.program, (
+        _stack(states[name]), _stack(recipes[name].numbers),
+        {**call, 'answers': answers}), states[name],
+        plan.total * (1 + len(others)))
+    if evals:
+      _add_evals(name, configs[name], known, rooms[name], states[name].params,
+                 teachers, 1 + len(others), add)
+  return Programs(plan, made)
 
 
-def _each(tree, d):
-  return costs.nbytes(tree) // d
+def _stack(tree):
+  """Shapes of one such tree on every device."""
+  d = parallel.device_count()
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((d, *x.shape), x.dtype), tree)
 
 
 def _weights(teacher, config):
@@ -135,25 +173,45 @@ def _answers(plan, lesson, b):
       (b, plan.per_call, *x.shape[1:]), x.dtype), kept)
 
 
-def _add_evals(config, data, known, stack, state, teachers, add):
-  """The programs that evaluations run, each view's."""
-  held = [exams.make(name, section, config['data'], known.load)
-          for name, section in {**config.get('evals', {})}.items()]
-  b = known.plan.batch_size // parallel.device_count()
-  waiting = costs.nbytes(state) + costs.nbytes(teachers)
-  for view in sorted({exam.view for exam in held}, key=str):
-    evaluators = [exam.evaluator for exam in held if exam.view == view]
-    sight = evaluate.Sight(known.room, view, evaluators)
-    needs = {who for each in evaluators for who in each.needs}
-    pixels = lambda sees: stack({str(each): jax.ShapeDtypeStruct(
+def _add_evals(name, config, known, room, params, teachers, students, add):
+  """The programs that evaluations run, each view's.
+
+  students: how many share them. Teachers are asked with the first alone.
+  """
+  plan = plan_lib.make(config, known.source.num_examples)
+  held = [exams.make(exam, section, config['data'], known.load, plan.exams[exam])
+          for exam, section in {**config.get('evals', {})}.items()]
+  b = plan.batch_size // parallel.device_count()
+
+  def pixels(sees):
+    return _stack({str(each): jax.ShapeDtypeStruct(
         (b, each.size, each.size, 3), jnp.uint8) for each in sees})
-    if 'student' in needs:
-      add(f'student at {view}', sight.programs['student'],
-          (stack(state.params), pixels([sight.student])),
-          waiting - costs.nbytes(state.params))
-    if 'teacher' in needs and not any(each.foreign for each in sight.teachers):
-      asked = [params for params, each in zip(teachers, known.room.teachers)
+
+  for view in sorted({exam.view for exam in held}, key=str):
+    seen = [exam for exam in held if exam.view == view]
+    sight = evaluate.Sight(room, view, [exam.evaluator for exam in seen])
+    learnt, taught = ([exam for exam in seen if who in exam.evaluator.needs]
+                      for who in ('student', 'teacher'))
+    if learnt:
+      shown = pixels([sight.student])
+      add(f'{name or "student"} at {view}', 'student', sight.programs['student'],
+          (_stack(params), shown), params,
+          students * _batches(learnt, plan, plan.total), shown)
+    if taught and room is known.room and not any(
+        each.foreign for each in sight.teachers):
+      asked = [params for params, each in zip(teachers, room.teachers)
                if each.size]
-      add(f'teachers at {view}', sight.programs['teachers'],
-          (stack(asked), pixels([each.sees for each in sight.teachers]), {}),
-          waiting - costs.nbytes(asked))
+      shown = pixels([each.sees for each in sight.teachers])
+      add(f'teachers at {view}', 'teachers', sight.programs['teachers'],
+          (_stack(asked), shown, {}), asked, _batches(taught, plan, 0), shown)
+
+
+def _batches(held, plan, total):
+  """How many batches evaluations show until step `total`, from step 0 on."""
+  shown = {}
+  for exam in held:
+    times = 1 + (-(-total // exam.every) if exam.every else min(total, 1))
+    for source in exam.splits:  # Shown once to all that are due.
+      shown[id(source)] = max(shown.get(id(source), 0),
+                              times * -(-source.num_examples // plan.batch_size))
+  return sum(shown.values())

@@ -24,7 +24,7 @@ TWO_AXES = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8',
             128: '8x16', 256: '16x16', 512: '16x32', 1024: '32x32'}
 THREE_AXES = {4: '2x2x1', 8: '2x2x2', 16: '2x2x4', 32: '2x4x4', 64: '4x4x4',
               128: '4x4x8', 256: '4x8x8', 512: '8x8x8', 1024: '8x8x16',
-              2048: '8x16x16'}
+              2048: '8x16x16', 4096: '16x16x16'}
 
 
 class Chip(NamedTuple):
@@ -35,7 +35,7 @@ class Chip(NamedTuple):
   hbm: GiB in name; `free`: GiB of it that libtpu 0.0.42 lets the programs of a
     device have, by its own refusals.
   flops: bfloat16 operations, bandwidth and link: bytes; a second.
-  sizes: chips -> topology.
+  sizes: chips -> topology, of the slices that the cloud has.
   """
   cores: int
   devices: int
@@ -51,22 +51,21 @@ class Chip(NamedTuple):
 _DOCS = 'https://cloud.google.com/tpu/docs/'
 
 
-def _upto(sizes, least, most):
-  return {n: topology for n, topology in sizes.items() if least <= n <= most}
+def _of(sizes, *chips):
+  return {n: sizes[n] for n in chips}
 
 
+_FLAT = _of(TWO_AXES, 1, 4, 8, 16, 32, 64, 128, 256)
 CHIPS = {
-    'v2': Chip(2, 2, 16, 7.48, 45e12, 700e9, _V2, _upto(TWO_AXES, 4, 256),
-               _DOCS + 'v2'),
-    'v3': Chip(2, 2, 32, 15.48, 123e12, 900e9, _V3, _upto(TWO_AXES, 4, 1024),
-               _DOCS + 'v3'),
+    'v2': Chip(2, 2, 16, 7.48, 45e12, 700e9, _V2,
+               _of(TWO_AXES, 4, 16, 64, 128, 256), _DOCS + 'v2'),
+    'v3': Chip(2, 2, 32, 15.48, 123e12, 900e9, _V3,
+               _of(TWO_AXES, 4, 16, 32, 64, 128, 256, 512, 1024), _DOCS + 'v3'),
     'v4': Chip(2, 1, 32, 30.75, 275e12, 1200e9, _V4, THREE_AXES, _DOCS + 'v4'),
-    'v5e': Chip(1, 1, 16, 15.75, 197e12, 819e9, 200e9,
-                _upto(TWO_AXES, 1, 256), _DOCS + 'v5e'),
-    'v5p': Chip(2, 1, 95, 95.74, 459e12, 2765e9, 600e9, THREE_AXES,
-                _DOCS + 'v5p'),
-    'v6e': Chip(1, 1, 32, 31.25, 918e12, 1638e9, 400e9,
-                _upto(TWO_AXES, 1, 256), _DOCS + 'v6e'),
+    'v5e': Chip(1, 1, 16, 15.75, 197e12, 819e9, 200e9, _FLAT, _DOCS + 'v5e'),
+    'v5p': Chip(2, 1, 95, 95.74, 459e12, 2765e9, 600e9,
+                {**THREE_AXES, 6144: '16x16x24'}, _DOCS + 'v5p'),
+    'v6e': Chip(1, 1, 32, 31.25, 918e12, 1638e9, 400e9, _FLAT, _DOCS + 'v6e'),
 }
 ALIASES = {'v5litepod': 'v5e'}
 
@@ -104,7 +103,7 @@ def parse(name: str) -> Slice:
 
   Raises ValueError for a family or a size that there is not.
   """
-  match = re.fullmatch(r'(\w+)-(\d+)', name)
+  match = re.fullmatch(r'(\w+)-(\d+)', name.lower())
   if not match:
     raise ValueError(f'slice={name}: allowed is FAMILY-SIZE, such as v4-32, '
                      f'with a family of {", ".join([*CHIPS, *ALIASES])}.')
@@ -130,6 +129,9 @@ def devices(which: Slice) -> list[Any]:
   # Without these libtpu asks the cloud which TPU this is, and waits for long.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  # And without these it complains of a host that it does not know.
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   from jax.experimental import topologies
   options: dict[str, Any] = {}
   if which.family == 'v4':

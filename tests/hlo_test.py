@@ -59,6 +59,15 @@ def test_messages_count_as_often_as_a_loop_sends_them():
       'all-reduce': (3, 3 * 8 * 100 * 4)}
 
 
+@pytest.mark.parametrize('started', [
+    'f32[32,100]{1,0} all-gather(%a)',
+    '(f32[8,100]{1,0}, f32[32,100]{1,0}) all-gather-start(%a)'])
+def test_what_is_gathered_counts_as_a_device_receives_it(started):
+  text = TEXT.replace('%copy-start = ', f'%gathered = {started}\n  %copy-start = ')
+  assert hlo.collectives(hlo.instructions(text))['all-gather'] == (
+      1, 32 * 100 * 4)
+
+
 @pytest.mark.parametrize('text, nbytes, padded, held', [
     ('f32[8,100]{1,0:T(8,128)}', 3200, 4096, True),
     ('f32[8,100]{0,1:T(8,128)}', 3200, 104 * 128 * 4, True),

@@ -15,7 +15,8 @@ from big_distill import slices
     ('v5p-128', 64, 'v5p:4x4x4', 64),
     ('v5litepod-64', 64, 'v5e:8x8', 64),
     ('v5e-8', 8, 'v5e:2x4', 8),
-    ('v6e-256', 256, 'v6e:16x16', 256)])
+    ('V6E-256', 256, 'v6e:16x16', 256),
+    ('v5p-12288', 6144, 'v5p:16x16x24', 6144)])
 def test_a_name_of_the_cloud_tells_chips_topology_and_devices(
     name, chips, topology, devices):
   found = slices.parse(name)
@@ -26,7 +27,9 @@ def test_a_name_of_the_cloud_tells_chips_topology_and_devices(
 
 @pytest.mark.parametrize('name, says', [
     ('v5e', 'allowed is FAMILY-SIZE'), ('v7-8', 'did you mean|v6e'),
-    ('v4-4', '8, 16, 32'), ('v5e-5', '1, 4, 8, 16'), ('v6e-512', '256 chips')])
+    ('v4-4', '8, 16, 32'), ('v5e-5', '1, 4, 8, 16'), ('v6e-512', '256 chips'),
+    ('v2-16', '8, 32, 128'), ('v3-16', '8, 32, 64'), ('v4-', 'v4-32'),
+    ('v4--8', 'v4-32'), ('4-8', 'v4'), ('v4-12288', '8192 TensorCores')])
 def test_what_the_cloud_does_not_have_is_refused(name, says):
   with pytest.raises(ValueError, match=says):
     slices.parse(name)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import hashlib
 from importlib import metadata
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -30,6 +31,8 @@ from big_distill import parallel
 from big_distill import programs as programs_lib
 from big_distill import slices
 from big_distill import unread
+
+OPTIONS = ('LIBTPU_INIT_ARGS', 'XLA_FLAGS')  # Of compilers, in the environment.
 
 
 def amount(x: float, unit: str) -> str:
@@ -65,24 +68,42 @@ def report(each: fit.Compiled, which: slices.Slice) -> str:
       f'{amount(chip.link / n, "B/s")}'])
 
 
-def _compiled(program, which, results):
-  """`build`, or what a file of results has of the same program already."""
+def _compiled(program, which, kept, results):
+  """`build`, or what is kept of the same program already."""
   lowered = program.lower()
+  options = ''.join(os.environ.get(name, '') for name in OPTIONS)
   key = hashlib.sha256(f'{which} {metadata.version("libtpu")} '
-                       f'{lowered.as_text()}'.encode()).hexdigest()[:16]
-  path = pathlib.Path(results) if results else None
-  if path and path.exists():
-    for line in path.read_text().splitlines():
-      row = json.loads(line)
-      if row.pop('key') == key:
-        return fit.Compiled(**{**row, 'held': row['held'] + program.beside})
+                       f'{lowered.as_text()}{options}'.encode()).hexdigest()[:16]
+  if row := kept.get(key):
+    return fit.Compiled(**{**row, 'flops': program.flops(),
+                           'held': row['held'] + program.beside})
   each, _ = fit.build(program, lowered)
-  if path:
-    with path.open('a') as file:
+  if results:
+    with results.open('a') as file:
       # What waits beside a program is not its own: another run has other.
       file.write(json.dumps({'key': key, **each._asdict(),
                              'held': each.held - program.beside}) + '\n')
   return each
+
+
+def _read(results):
+  """{key: what a program came to} of a file, which is made if it is not there.
+
+  Raises ValueError where a line is not one of these.
+  """
+  found = {}
+  with results.open('a+') as file:  # Minutes before a result is to be written.
+    file.seek(0)
+    lines = file.read().splitlines()
+  for i, line in enumerate(lines, 1):
+    try:
+      row = json.loads(line)
+      found[row.pop('key')] = row
+      fit.Compiled(**row)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise ValueError(f'{results}, line {i}, is no result of this program. '
+                       'Delete that line, or name another file.') from error
+  return found
 
 
 def examine(config: Mapping[str, Any], which: slices.Slice,
@@ -94,21 +115,24 @@ def examine(config: Mapping[str, Any], which: slices.Slice,
 
   See fit.judge for the first. Raises ValueError where there is no libtpu.
   """
+  path = pathlib.Path(results) if results else None
+  kept = _read(path) if path else {}
   with parallel.planned_for(slices.devices(which)):
     programs = programs_lib.make(config, examples, classes, evals)
     plan, hosts = programs.plan, parallel.host_count()
-    say(f'{which}: {which.chips} chips, {hosts} hosts, {which.devices} devices; '
-        f'{plan.batch_size // hosts} images of a batch from each host, '
+    counts = ', '.join(f'{n} {what}{"s" * (n > 1)}' for n, what in (
+        (which.chips, 'chip'), (hosts, 'host'), (which.devices, 'device')))
+    say(f'{which}: {counts}; {plan.batch_size // hosts} images of a batch from each host, '
         f'{plan.batch_size // which.devices} on each device. Peaks: '
         f'{which.chip.source}.')
     compiled: list[fit.Compiled] = []
     for program in programs.all:
-      compiled.append(_compiled(program, which, results))
+      compiled.append(_compiled(program, which, kept, path))
       say(report(compiled[-1], which))
   found = fit.judge(compiled, programs, which)
   found |= dict(slice=str(which), batch=plan.batch_size, steps=plan.total,
                 programs=[each._asdict() for each in compiled])
-  return found, fit.sentence(found, plan, config, which)
+  return found, fit.sentence(found, compiled, programs, config, which)
 
 
 def main(flag):

@@ -109,16 +109,20 @@ def examine(config, data, price=None):
                                 seconds_of_a_step(course), price)
 
 
-def on_slice(config, name):
+def on_slice(config, which, examples=None, classes=None):
   """Whether a TPU slice, which need not be there, holds the run of a config."""
-  found, said = compile_tool.examine(unread.config_of(config), slices.parse(name),
-                                     evals=False)
-  return doctor.Finding(doctor.OK if found['fits'] else doctor.WRONG,
-                        f'slice {name}', said)
+  try:
+    found, said = compile_tool.examine(
+        unread.config_of(config), which, examples, classes, evals=False)
+    status = doctor.OK if found['fits'] else doctor.WRONG
+  except ValueError as error:  # The rest of the table still holds.
+    status, said = doctor.WRONG, str(error)
+  return doctor.Finding(status, f'slice {which}', said)
 
 
 def main(flag):
   logging.set_verbosity(logging.WARNING)
+  which = slices.parse(flag.slice) if flag.slice else None
   config, data, price = {**flag.config}, command.pipeline(), flag.price_per_hour
   for line in (f'{jax.device_count()} x {jax.devices()[0].device_kind}',
                *config.get('notes', ()),
@@ -126,8 +130,8 @@ def main(flag):
     print(line, flush=True)
   findings = (plan(config, data, flag.examples, flag.classes, price)
               if flag.plan else examine(config, data, price))
-  if flag.slice:
-    findings.append(on_slice(flag.config, flag.slice))
+  if which:
+    findings.append(on_slice(flag.config, which, flag.examples, flag.classes))
   print(doctor.table(findings))
   sys.exit(any(finding.status == doctor.WRONG for finding in findings))
 
