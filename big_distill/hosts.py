@@ -22,9 +22,9 @@ START = 300  # Seconds within which all hosts have to join.
 GONE = 30  # Seconds without a sign of life after which a host counts as dead.
 GRACE = 3  # Seconds that the coordinator gives the others to hear of it.
 _LEFT = 'big_distill/left'
-_APART = (f'The hosts did not come together within {START} s. Start the same '
-          'command on all of them; where JAX detects no TPU pod, SLURM or Open '
-          'MPI, with --coordinator=HOST:PORT --processes=N --process=K.')
+_APART = ('The hosts did not come together. Start the same command on all of them '
+          f'within {START} s; where JAX detects no TPU pod, SLURM or Open MPI, '
+          'with --coordinator=HOST:PORT --processes=N --process=K.')
 
 
 @contextlib.contextmanager
@@ -61,10 +61,14 @@ def joined(coordinator: str | None = None, processes: int | None = None,
 def _initialize(coordinator, processes, process):
   given = [coordinator, processes, process]
   if any(x is not None for x in given):
-    if None in given or ':' not in coordinator:
+    if None in given:
       raise ValueError(
           '--coordinator=HOST:PORT, --processes=N and --process=K go together: '
           f'given were {coordinator}, {processes} and {process}.')
+    if ':' not in coordinator:
+      raise ValueError(f'--coordinator={coordinator} has no port: write '
+                       f'--coordinator={coordinator}:1234, a port that is free on '
+                       'host 0.')
     if not 0 <= process < processes:
       raise ValueError(f'--process={process}: with --processes={processes} they '
                        f'are numbered from 0 to {processes - 1}.')

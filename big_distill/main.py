@@ -67,9 +67,9 @@ def distil(runs_: Mapping[str, tuple[Mapping[str, Any], str]], flag: Any,
 def among_hosts(flag: Any) -> Iterator[bool]:
   """Inside a `with`, among the hosts that the flags say; whether several are.
   """
-  several = flag.distributed or flag.coordinator is not None
-  with (hosts.joined(flag.coordinator, flag.processes, flag.process)
-        if several else contextlib.nullcontext()):
+  named = flag.coordinator, flag.processes, flag.process
+  several = flag.distributed or named != (None, None, None)
+  with hosts.joined(*named) if several else contextlib.nullcontext():
     yield several
 
 

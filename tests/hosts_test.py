@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
 from big_distill import command
-from big_distill import hosts
+from big_distill import main
 from big_distill import packed
 from big_distill import render
 from big_distill import runs
@@ -226,12 +227,16 @@ def test_ctrl_c_of_one_has_both_leave_at_one_step_and_one_process_goes_on(
 
 @pytest.mark.parametrize('given, message', [
     (('here:1', None, None), 'go together: given were here:1, None and None'),
-    ((None, 2, 0), 'go together'), (('here', 2, 0), '--coordinator=HOST:PORT'),
+    ((None, 2, None), 'go together: given were None, 2 and None'),
+    ((None, 2, 0), 'go together'),
+    (('here', 2, 0), '--coordinator=here has no port: write'),
     (('here:1', 2, 2), r'--process=2: with --processes=2 they are numbered '
                        'from 0 to 1')])
 def test_flags_that_do_not_name_the_hosts_are_one_line(given, message):
+  flag = types.SimpleNamespace(distributed=False, **dict(
+      zip(('coordinator', 'processes', 'process'), given)))
   with pytest.raises(ValueError, match=message):
-    with hosts.joined(*given):
+    with main.among_hosts(flag):
       pass
 
 
