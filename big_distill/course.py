@@ -118,7 +118,8 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
                           options.audit_percent, plan.per_call)
             if store and not mode.votes else
             replay.Live(lesson, learners, feed, faculty))
-  kept = kept_lib.Kept(store.folder if store else None, lessons.host)
+  kept = kept_lib.Kept(store.folder if store else None, plan.batch_size,
+                       lessons.host)
   eval_batches = functools.partial(
       registry.bind(data.eval_batches, **crops), batch_size=plan.batch_size,
       seed=plan.seed)

@@ -5,18 +5,21 @@ import os
 from absl import logging
 import numpy as np
 
+from big_distill import runs
+
 
 class Kept(dict):
   """Teachers' answers to splits of evaluation: {key: a list, one a batch}.
 
-  With a folder they stay there, for every run that has the same teachers.
+  With a folder they stay there, for every run that has the same teachers and
+  as large batches. host: (number of this host, number of hosts).
   """
 
-  def __init__(self, folder: str | None = None,
+  def __init__(self, folder: str | None = None, batch_size: int = 0,
                host: tuple[int, int] = (0, 1)) -> None:
     super().__init__()
     self._folder = folder and f'{folder}/evals'
-    self._end = f'{host[0]:05d}-of-{host[1]:05d}.npz'
+    self._end = f'{batch_size}-{host[0]:05d}-of-{host[1]:05d}.npz'
 
   def __missing__(self, key: str) -> list[dict]:
     self[key] = batches = []
@@ -37,10 +40,11 @@ class Kept(dict):
     """Writes the answers of a key to the folder, if there is one."""
     if not self._folder:
       return
-    os.makedirs(self._folder, exist_ok=True)
     path = f'{self._folder}/{key}-{self._end}'
     partial = f'{path}.{os.getpid()}.partial.npz'
-    np.savez(partial, **{f'{i}/{"|".join(who)}': x
-                         for i, batch in enumerate(self[key])
-                         for who, x in batch.items()})
-    os.replace(partial, path)
+    with runs.writing(path):
+      os.makedirs(self._folder, exist_ok=True)
+      np.savez(partial, **{f'{i}/{"|".join(who)}': x
+                           for i, batch in enumerate(self[key])
+                           for who, x in batch.items()})
+      os.replace(partial, path)

@@ -240,15 +240,33 @@ def test_drift_is_none_of_the_same_and_that_of_kl_otherwise():
 
 
 def test_kept_evaluations_come_back_and_damage_is_answered_again(tmp_path):
-  kept = kept_lib.Kept(str(tmp_path))
+  kept = kept_lib.Kept(str(tmp_path), 4)
   kept['k'] += [{('teacher', 'logits'): LOGITS[i]} for i in range(3)]
   kept.save('k')
-  again = kept_lib.Kept(str(tmp_path))['k']
+  again = kept_lib.Kept(str(tmp_path), 4)['k']
   assert all((a['teacher', 'logits'] == LOGITS[i]).all()
              for i, a in enumerate(again)) and len(again) == 3
   path, = (tmp_path / 'evals').iterdir()
   path.write_bytes(path.read_bytes()[:-40])
-  assert kept_lib.Kept(str(tmp_path))['k'] == []
+  assert kept_lib.Kept(str(tmp_path), 4)['k'] == []
+
+
+def test_kept_evaluations_are_of_batches_as_large(tmp_path):
+  """A store of votes serves runs with batches of any size."""
+  kept = kept_lib.Kept(str(tmp_path), 4)
+  kept['k'] += [{('teacher', 'logits'): LOGITS[0]}]
+  kept.save('k')
+  assert len(kept_lib.Kept(str(tmp_path), 4)['k']) == 1
+  assert kept_lib.Kept(str(tmp_path), 8)['k'] == []
+
+
+def test_kept_evaluations_that_cannot_be_written_are_one_line(tmp_path):
+  (tmp_path / 'evals').write_text('')
+  kept = kept_lib.Kept(str(tmp_path), 4)
+  kept['k'] += [{('teacher', 'logits'): LOGITS[0]}]
+  with pytest.raises(ValueError, match=f'Cannot write {tmp_path}/evals/k-4') as error:
+    kept.save('k')
+  assert '\n' not in str(error.value)
 
 
 def test_the_manifest_names_what_changed():
