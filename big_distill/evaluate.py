@@ -107,18 +107,18 @@ class Sight:
       answers = {}
       if live:
         answers |= self._ask(faculty, batch)
-        fresh.append(parallel.join(answers))
-        size += sum(x.nbytes for x in fresh[-1].values())
-        if size > KEPT_BYTES:
-          fresh, size = [], -np.inf
+        if size <= KEPT_BYTES:
+          fresh.append(parallel.join(answers))
+          size += sum(x.nbytes for x in fresh[-1].values())
+          if size > KEPT_BYTES:
+            fresh.clear()
       elif taught:
         answers |= batch['answers']
       if learnt:
         answers |= self._learnt(params, batch['views'])
       for job in jobs:
         job.add(answers, batch['label'], batch['mask'])
-    if live and size > 0:
-      kept += fresh
+    kept += fresh
 
 
 def _student_answers(model, view, layers, params, shown):

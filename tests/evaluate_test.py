@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from big_distill import classroom
 from big_distill import evaluate
 from big_distill import parallel
+from big_distill import teaching
+from big_distill import views
 from big_distill.evaluators import agreement
 from big_distill.evaluators import calibration
 from big_distill.evaluators import cka
@@ -263,3 +266,33 @@ def test_of_several_labels_any_is_right():
 def test_of_no_label_no_calibration_follows():
   assert calibration.Evaluator().measure(
       {'student': STUDENT}, np.full(N, -1), ()) == {}
+
+
+@pytest.mark.parametrize('room_for, want', [(2, 2), (N, -(-N // 4))])
+def test_answers_are_fetched_no_further_than_they_are_kept(
+    room_for, want, monkeypatch):
+  """Past the limit each one would fill memory, and be forgotten at the end."""
+  teacher = teaching.Teacher(
+      't', lambda params, images: np.float32(images[:, 0, 0]), {}, 3, 1,
+      foreign=True)
+  room = classroom.Classroom(None, None, 1, views.View('central'), [teacher],
+                             'logits')
+  evaluator = classification.Evaluator(who='teacher')
+  sight = evaluate.Sight(room, views.View('central'), [evaluator])
+  fetched, join = [], parallel.join
+
+  def counted(tree):
+    if isinstance(tree, dict):
+      fetched.append(tree)
+    return join(tree)
+
+  monkeypatch.setattr(parallel, 'join', counted)
+  monkeypatch.setattr(evaluate, 'KEPT_BYTES', room_for * 4 * 3 * 4 - 1)
+  images = RNG.integers(0, 256, (N, 1, 1, 3), np.uint8)
+  kept, job = [], evaluate.job(evaluator)
+  sight.show(lambda views: ({**batch, 'views': {'central@1': images[
+      batch['index']]}} for batch in batches(4, LABEL % 3)), {}, lambda: [{}],
+             [job], kept)
+  assert len(fetched) == want and len(kept) == (want if room_for == N else 0)
+  hit = images[:, 0, 0].argmax(-1) == LABEL % 3
+  assert job.result()['acc@1'] == pytest.approx(hit.mean())
