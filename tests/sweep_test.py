@@ -139,6 +139,7 @@ def test_a_point_is_not_mistaken_for_a_run_of_another_config(config, tmp_path):
   with pytest.raises(ValueError, match='another seed'):
     sweep.run(made, machine)
   assert not machine.ran
+  assert sweep.run([made[2]._replace(allow=('seed',))], machine)
 
 
 @pytest.mark.parametrize('name', ['config.json', 'result.json'])
@@ -232,7 +233,8 @@ def test_the_command_prints_runs_and_ranks(config, tmp_path):
   def call(*words):
     return subprocess.run(
         [sys.executable, '-m', 'big_distill.tools.sweep', f'--config={where}',
-         f'--workdir={tmp_path}/w', '--config.total_steps=2', *words], cwd=ROOT,
+         f'--workdir={tmp_path}/w', '--config.total_steps=2',
+         '--allow_changes', 'seed', *words], cwd=ROOT,
         env=env, text=True, check=False, capture_output=True)
 
   printed = call()
@@ -240,6 +242,7 @@ def test_the_command_prints_runs_and_ranks(config, tmp_path):
   first, second = printed.stdout.splitlines()
   folder = tmp_path / 'w' / '000_lr=0.01'
   assert first.endswith(f'--workdir={folder}')
+  assert ' --allow_changes=seed ' in first  # Whoever trains heeds it.
   finish(tmp_path / 'w' / '001_lr=0.003', [{'step': 2, 'student/acc@1': -1.}])
   ran = call('--run')
   assert ran.returncode == 0, ran.stderr

@@ -37,6 +37,10 @@ from big_distill import metrics
 from big_distill import runs
 from big_distill.tools import ranking
 
+# Flags that main has as well, see main.define_shared_flags.
+TRAINING = ('allow_changes', 'stack', 'distributed', 'coordinator', 'processes',
+            'process')
+
 
 class Point(NamedTuple):
   """A point of a sweep: its name is its folder's."""
@@ -45,6 +49,7 @@ class Point(NamedTuple):
   workdir: str
   command: list[str]  # Flags of big_distill.main included.
   config: dict[str, Any]
+  allow: Sequence[str] = ()  # Keys that may differ from the run in its folder.
 
   @property
   def finished(self):
@@ -60,7 +65,8 @@ class Point(NamedTuple):
     if not begun.rows or begun.config is None:
       return
     # As it would be read: JSON has no tuples.
-    other = runs.differences(begun.config, runs.plain(self.config))
+    other = [key for key in runs.differences(
+        begun.config, runs.plain(self.config)) if key not in self.allow]
     if other:
       raise ValueError(f'{self.workdir} holds a run with another '
                        f'{", ".join(other)}. Choose another --workdir, or '
@@ -83,7 +89,7 @@ class Group(NamedTuple):
       point.check()
 
 
-def points(config, workdir, given=()):
+def points(config, workdir, given=(), allow=()):
   """The Points of 'FILE.py:ARG', each override checked; `given` are for all."""
   sweep = command_lib.call(config, 'get_sweep')
   made = []
@@ -95,7 +101,7 @@ def points(config, workdir, given=()):
         name, overrides, folder,
         [sys.executable, '-m', 'big_distill.main', *words,
          f'--workdir={folder}'],
-        command_lib.resolve(words).to_dict()))
+        command_lib.resolve(words).to_dict(), allow))
   return made
 
 
@@ -177,9 +183,11 @@ def _execute(command):
 
 
 def main(flag):
-  given = [word for word in sys.argv if word.startswith('--config.')]
-  every = points(command_lib.file_of(sys.argv),
-                 flag.workdir, given)
+  config = command_lib.file_of(sys.argv)
+  # Whoever trains gets these; `flag` has a default for what was not given.
+  given = [*(word for word in sys.argv if word.startswith('--config.')),
+           *(flag[name].serialize() for name in TRAINING if flag[name].present)]
+  every = points(config, flag.workdir, given, flag.allow_changes)
   table = f'{runs.folder(flag.workdir)}/sweep.csv'
   if sum([flag.run, flag.rank, bool(flag.index)]) > 1:
     raise ValueError('Of --index, --run and --rank, keep one.')
@@ -190,10 +198,9 @@ def main(flag):
     sys.exit(not _run_here([every[i] for i in _indices(flag.index, every)],
                            flag))
   elif flag.run:
-    words = [word for word in sys.argv[1:]
-             if not word.startswith(('--run', '--together', '--by'))]
-    whole = run(together(every, flag.together, words) if flag.together > 1
-                else every)
+    whole = run(together(every, flag.together, [
+        f'--config={config}', f'--workdir={flag.workdir}', *given])
+                if flag.together > 1 else every)
     if any(point.finished for point in every):
       ranking.show(every, table, flag.by)
     sys.exit(not whole)
