@@ -13,7 +13,6 @@ from absl import flags
 import jax
 
 from big_distill import command
-from big_distill import course
 from big_distill import hosts
 from big_distill import leaving
 from big_distill import lock
@@ -116,13 +115,13 @@ def overridden(config: Mapping[str, Any], name: str,
   plan.check_section(f'students.{name}', changes)
   result = dict(config)
   for key, section in {**changes}.items():
-    registry.check(f'section of students.{name}', key, course.OWN)
+    registry.check(f'section of students.{name}', key, plan.OWN)
     if not hasattr(section, 'items'):
       result[key] = section
       continue
     before, section = {**config.get(key, {})}, {**section}
     if section.get('family', before.get('family')) != before.get('family'):
-      before = {'size': before['size']}
+      before = {'size': before['size']} if 'size' in before else {}
     result[key] = {**before, **section}
   return result
 

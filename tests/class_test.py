@@ -206,5 +206,8 @@ def test_a_family_is_written_as_sections_that_differ():
   assert got == {
       'student': {'family': 'mobilenet_v3', 'variant': 'small', 'size': 16},
       'optim': {'name': 'adam', 'lr': .2}, 'seed': 3}
+  del config['student']['size']  # Its absence is for others to complain of.
+  assert main.overridden(config, 'small', {'student': {'family': 'vit'}})[
+      'student'] == {'family': 'vit'}
   with pytest.raises(ValueError, match='students.small .*did you mean optim'):
     main.overridden(config, 'small', {'optm': {}})
