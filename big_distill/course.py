@@ -28,6 +28,7 @@ from big_distill import pretrained
 from big_distill import registry
 from big_distill import replay
 from big_distill import runs
+from big_distill import signatures
 from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
@@ -173,18 +174,16 @@ def recipe(config: Mapping[str, Any], room: classroom.Classroom,
       * plan.batch_size / parallel.device_count())
 
 
-OWN = ('student', 'loss', 'optim', 'evals', 'checkpoints', 'layout')
-
-
 def _check_shared(leader, config, name):
   """Raises ValueError where a student cannot learn beside the first one."""
   other = [key for key in runs.differences(*(
-      {key: value for key, value in runs.plain(each).items() if key not in OWN}
+      {key: value for key, value in runs.plain(each).items()
+       if key not in plan_lib.OWN}
       for each in (leader, config)))]
   if other:
     raise ValueError(f'{name} cannot learn together with the others, since its '
                      f'{", ".join(other)} differs: what students that learn '
-                     f'together may differ in is {", ".join(OWN)}.')
+                     f'together may differ in is {", ".join(plan_lib.OWN)}.')
 
 
 class _Own:
@@ -192,6 +191,7 @@ class _Own:
 
   def __init__(self, config):
     plan_lib.check_keys(config)
+    signatures.check(config)
     self._config = config
     losses.make(**config.get('loss', {}))
     self.open_checkpoints = registry.bind(

@@ -51,6 +51,8 @@ def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],
   evaluator = registry.bind(evaluator, **{
       key: tuple(value) if isinstance(value, list) else value
       for key, value in section.items()})()
+  for who in evaluator.needs:
+    registry.check(f'who in evals.{name}', who, ('student', 'teacher'))
   if bool(train) != hasattr(evaluator, 'trains'):
     raise ValueError(f'The evaluation {name!r} ' + (
         'takes no split to train on.' if train else

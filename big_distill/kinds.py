@@ -6,10 +6,8 @@ import types
 import typing
 from typing import Any
 
-from big_distill import views
-
 WORDS = {'int': 'a whole number', 'float': 'a number', 'bool': 'True or False',
-         'str': 'a text', 'list': 'a list', 'section': 'a section',
+         'str': 'text', 'list': 'a list', 'section': 'a section',
          'none': 'None'}
 
 
@@ -26,8 +24,6 @@ def forms(kind: Any) -> dict[str, Any]:
     return {'none': ()}
   if kind in (int, float, bool, str):
     return {kind.__name__: ()}
-  if kind is views.View:
-    return {'str': ()}
   kind = origin or kind
   if isinstance(kind, type) and issubclass(kind, Mapping):
     return {'section': ()}
@@ -43,7 +39,7 @@ def says(kind: Any) -> str:
 
 
 def fits(kind: Any, value: Any) -> bool:
-  """Whether a value is of a type; a whole number will do for a number."""
+  """Whether a value is of a type; an int will do for a float, not vice versa."""
   known = forms(kind)
   if not known or type(value).__module__.startswith('jax'):
     return True
@@ -57,7 +53,6 @@ def fits(kind: Any, value: Any) -> bool:
     return 'section' in known
   if value is None:
     return 'none' in known
-  if not isinstance(value, numbers.Real):
-    return False
-  whole = float(value).is_integer()
-  return 'float' in known or 'int' in known and whole
+  if isinstance(value, numbers.Integral):
+    return 'int' in known or 'float' in known
+  return isinstance(value, numbers.Real) and 'float' in known

@@ -18,6 +18,7 @@ from big_distill import faculty
 from big_distill import plan as plan_lib
 from big_distill import registry
 from big_distill import replay
+from big_distill import signatures
 from big_distill import steps
 from big_distill import store
 from big_distill import views
@@ -49,6 +50,7 @@ def prepare(config: Mapping[str, Any], data: Any,
   Raises ValueError where the config asks for what cannot be.
   """
   plan_lib.check_keys(config)
+  signatures.check(config)
   mode = views.mode(config['mode'])
   mix = registry.bind(steps.mixup, **config.get('mixup', {}))
   options = registry.bind(replay.Options, **durations.without(
@@ -58,6 +60,7 @@ def prepare(config: Mapping[str, Any], data: Any,
   registry.bind(data.eval_batches, **crops)
   bounds.check('crops.fraction', crops.get('fraction', views.FRACTION), above=0,
                most=1)
+  bounds.check('answers.audit_percent', options.audit_percent, least=0, most=100)
   load = loader(data)
   source = load(config['data'])
   plan = plan_lib.make(config, source.num_examples)

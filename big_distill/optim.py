@@ -25,6 +25,7 @@ from big_distill import registry
 Number = float | Float[Array, '']
 Whole = int | Int[Array, '']
 
+MU_DTYPES = ('float32', 'bfloat16')  # Of running means of gradients.
 COOLDOWN = .2  # Share of a run of 'wsd'.
 
 
@@ -85,6 +86,8 @@ def make(total: int, *, name: str = 'adam', lr: Number, wd: Number = 0.,
   for key, value in dict(lr=lr, wd=wd, clip=clip if clips else 0,
                          warmup=warmup).items():
     bounds.check(f'optim.{key}', value, least=0)
+  if options.get('mu_dtype'):
+    registry.check('mu_dtype', options['mu_dtype'], MU_DTYPES)
   scale_by = registry.bind(registry.load('optimizers', name).scale_by,
                            **options)
   s = make_schedule(total, warmup, schedule)

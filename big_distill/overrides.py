@@ -146,11 +146,11 @@ def _parse(name, kind, text):
       value = ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
     except (ValueError, SyntaxError):
       value = text
+  if isinstance(value, float) and value.is_integer() and 'float' not in forms:
+    value = int(value)  # 1e3
   if not kinds.fits(kind, value):
     raise ValueError(f'{PREFIX}{name}={text}: it should be '
                      f'{kinds.says(kind)}.')
-  if isinstance(value, float) and 'float' not in forms and 'int' in forms:
-    return int(value)  # 1e3
   if isinstance(value, int) and 'int' not in forms and 'float' in forms:
     return float(value)
   if isinstance(value, Mapping):

@@ -36,8 +36,10 @@ KEYS: dict[str, tuple[Any, Any]] = {
     'students': (SECTION, {}), 'on_nonfinite': (str, 'stop'),
     'notes': (Sequence[str], ())}
 NEEDED = [key for key, (_, default) in KEYS.items() if default is REQUIRED]
+OWN = ('student', 'loss', 'optim', 'evals', 'checkpoints', 'layout')
 SECTIONS = [key for key, (kind, _) in KEYS.items() if kind is SECTION]
 NAMED = ('teachers', 'evals')  # Sections of sections, one for each name.
+TAKEN = ('train', 'time', 'answers')  # What metrics of training begin with.
 
 MOST = 1 << 20  # Examples of a batch: what is larger is a slip of the hand.
 
@@ -136,10 +138,18 @@ def check_keys(config: Mapping[str, Any]) -> None:
                        'configs/quickstart.py.')
   for key in SECTIONS:
     check_section(key, config.get(key, {}))
+  views.mode(config['mode'])
   for key in NAMED:
     for name, section in config.get(key, {}).items():
       check_section(f'{key}.{name}', section)
+  if 'lr' not in config['optim']:
+    raise ValueError('The config has no optim.lr: set config.optim.lr, such as '
+                     '0.003.')
   for name, section in config.get('evals', {}).items():
+    if name in TAKEN:
+      raise ValueError(f'An evaluation cannot be called {name!r}: its metrics '
+                       f'could not be told from those of training. Choose '
+                       'another name.')
     if 'type' not in section:
       raise ValueError(f'The evaluation {name!r} does not say what it is: set '
                        f"config.evals.{name}.type='classification', or another "

@@ -26,6 +26,7 @@ from big_distill.ops import int8
 
 Made = tuple[nn.Module, Any]  # A model, and its parameters as numpy arrays.
 
+DTYPES = ('float32', 'bfloat16')  # What a model computes in.
 HEADS = ('keep', 'drop', 'reshape')  # What becomes of the head of a checkpoint.
 
 
@@ -39,8 +40,9 @@ def build(family: str = '', **kwargs: Any) -> nn.Module:
   """A model without parameters: build('bit', num_classes=10, depth=50).
 
   Raises ValueError for an unknown family, for an option that the family lacks,
-  for a width that is not above 0 and for a number of classes that is not a
-  whole number from 1. A width of None is the variant's.
+  for a width that is not above 0, for a number of classes that is not a whole
+  number from 1 and for a dtype that is not in DTYPES. A width of None is the
+  variant's.
   """
   if not family:
     raise ValueError('A model has a family: set family to one of '
@@ -49,6 +51,8 @@ def build(family: str = '', **kwargs: Any) -> nn.Module:
     bounds.check('width', kwargs['width'], above=0)
   if kwargs.get('num_classes') is not None:
     bounds.check('num_classes', kwargs['num_classes'], least=1, whole=True)
+  if (dtype := kwargs.get('dtype')) is not None:
+    registry.check('dtype of a model', getattr(dtype, '__name__', dtype), DTYPES)
   return registry.bind(registry.load('models', family).Model, **kwargs)()
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from big_distill import checkpoint
 from big_distill import contracts
-from big_distill import course
 from big_distill import durations
 from big_distill import kinds
 from big_distill import losses
@@ -88,7 +87,7 @@ SECTIONS: dict[Path, dict[str, Key]] = {
         **_of(contracts.Data.load, 'self', 'parts', 'resident', 'as_shown')},
     ('crops',): _of(contracts.Data.eval_batches, 'self', 'source', 'views',
                     'batch_size', 'seed', 'host'),
-    ('mode',): _of(views.Mode),
+    ('mode',): {**_of(views.Mode), 'student': Key(str), 'teacher': Key(str)},
     ('mixup',): _of(steps.mixup, 'seen', 'rng'),
     ('student',): {'size': Key(int), **MODEL, 'init': Key(str | None, None),
                    'head': Key(str, 'keep'), 'seed': Key(int | None, None)},
@@ -100,11 +99,11 @@ SECTIONS: dict[Path, dict[str, Key]] = {
                      'data': Key(SECTION, {}), 'train': Key(SECTION, {})},
     ('checkpoints',): _of(checkpoint.Checkpoints, 'folder'),
     ('answers',): _of(replay.Options),
-    ('students', '*'): {name: Key(*plan.KEYS[name]) for name in course.OWN},
+    ('students', '*'): {name: Key(*plan.KEYS[name]) for name in plan.OWN},
 }
 SECTIONS |= {('evals', '*', part): SECTIONS['data',] for part in ('data', 'train')}
 SECTIONS |= {('students', '*', *path): keys for path, keys in SECTIONS.items()
-             if path and path[0] in course.OWN}
+             if path and path[0] in plan.OWN}
 NAMED: tuple[Path, ...] = (  # Sections that hold sections of any names,
     ('teachers',), ('evals',), ('data', 'parts'), ('students',),
     ('students', '*', 'evals'))
@@ -208,13 +207,13 @@ def chosen(config: Any, path: Path) -> str | None:
 
 
 def check(config: Any) -> None:
-  """Raises ValueError where a value is not of its key's type.
-
-  Keys that mean nothing are left to the functions that they are for.
+  """Raises ValueError for a key that means nothing, and a value of another type.
   """
   for path, section in walk(config):
     known = keys(path, chosen(config, path))
     for key, value in {**section}.items():
+      if not is_named(path):
+        registry.check(f'key of {".".join(("config", *path))}', key, known)
       if key in known and not kinds.fits(known[key].kind, value):
-        raise ValueError(f'config.{".".join((*path, key))}={value!r}: it should '
-                         f'be {kinds.says(known[key].kind)}.')
+        raise ValueError(f'config.{".".join((*path, key))}={value!r} should be '
+                         f'{kinds.says(known[key].kind)}.')

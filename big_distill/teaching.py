@@ -24,7 +24,7 @@ from big_distill import registry
 from big_distill.ops import int8
 
 LABELS = 'labels'  # What label teachers see, beside the views of a batch.
-DTYPES = ('float32', 'bfloat16')  # What a model computes in.
+DTYPES = pretrained.DTYPES
 WEIGHTS = {  # What its kernels are kept as.
     'float32': lambda params: params,
     'int8': int8.quantize,

@@ -18,6 +18,7 @@ import re
 from typing import Any
 import zlib
 
+from big_distill import bounds
 from big_distill import registry
 
 CROPS = {  # Whether it throws a die.
@@ -104,8 +105,9 @@ class Mode:
   def __post_init__(self):
     for role in ('student', 'teacher'):
       view = getattr(self, role)
-      if isinstance(view, str):
+      if not isinstance(view, View):
         object.__setattr__(self, role, View.parse(view))
+    bounds.check('mode.votes', self.votes, least=0, whole=True)
     if self.student.size or self.teacher.size:
       raise ValueError(f'{self}: sizes belong to the models, not to the mode.')
 

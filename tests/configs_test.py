@@ -139,7 +139,7 @@ def set_tiny(**changes):
     ({'data.split': 'train[:0]'}, 'is empty'),
     ({'data.cache': 'decode'}, 'did you mean decoded'),
     ({'loss.name': 'kll'}, 'did you mean kl'),
-    ({'optim.learning_rate': 1.}, 'no option'),
+    ({'optim.learning_rate': 1.}, "no key of config.optim 'learning_rate'"),
     ({'crops': {'fractoin': .5}}, 'did you mean fraction'),
     ({'mixup.groups': 4}, 'did you mean group'),
     ({'checkpoints.keeep': 4}, 'did you mean keep'),

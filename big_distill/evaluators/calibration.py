@@ -5,6 +5,7 @@ import dataclasses
 from jaxtyping import Float
 import numpy as np
 
+from big_distill import bounds
 from big_distill import labels
 
 BINS = 15
@@ -34,6 +35,9 @@ class Evaluator:
   bins: int = BINS
 
   labelled = True
+
+  def __post_init__(self):
+    bounds.check('bins', self.bins, least=1, whole=True)
 
   @property
   def needs(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from jaxtyping import Int
 import numpy as np
 
+from big_distill import bounds
 from big_distill import labels
 
 Few = Int[np.ndarray, ' m'] | Int[np.ndarray, 'm c']  # As labels.Label.
@@ -32,6 +33,12 @@ class Evaluator:
   labelled = False  # Its classes are its dataset's, not the student's.
   needs = ('student',)
   trains = True
+
+  def __post_init__(self):
+    for name, value in (('seeds', self.seeds),
+                        *(('shots', shots) for shots in self.shots)):
+      bounds.check(name, value, least=1, whole=True)
+    bounds.check('l2', self.l2, least=0)
 
   def measure(self, answers: dict[str, Float[np.ndarray, 'n f']],
               label: labels.Label, classes: tuple[str, ...],

@@ -23,6 +23,7 @@ from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import registry
 from big_distill import runs
+from big_distill import signatures
 from big_distill import views
 
 
@@ -33,6 +34,7 @@ def evaluate(config: Mapping[str, Any], file: str,
   config = {**config, 'data': {**config['data'], 'cache': 'none'},
             'student': dict(init=file, size=config['student']['size'])}
   plan_lib.check_keys(config)
+  signatures.check(config)
   load = lessons_lib.loader(data)
   source, crops = load(config['data']), config.get('crops', {})
   room = classroom.load(config, views.mode('same/ic'), source)
