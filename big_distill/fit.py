@@ -17,6 +17,8 @@ GIB = 2**30
 # What is left of temporaries, in student and teacher of T224 (docs/tpu.md) and,
 # where they are computed anew, in a R50x1 on a GPU (docs/speed.md): .51, .53, .37.
 BFLOAT16, REMAT = .55, .45
+# What lies on the chip, at most, and would not with more images: of v5e and v6e.
+ON_CHIP = 2**27
 
 
 class Compiled(NamedTuple):
@@ -93,14 +95,15 @@ def judge(compiled: list[Compiled], programs: programs_lib.Programs,
   """What programs come to: memory, the largest batch, a step's least time.
 
   The batch is found along a line: what a program holds beside its arguments is
-  taken to grow with the images. hours: of all that a run calls.
+  taken to grow with the images, and what may lie on the chip. hours: of all
+  that a run calls.
   """
   plan, chip = programs.plan, which.chip
   limit, b = chip.free * GIB, plan.batch_size // which.devices
   pairs = [*zip(compiled, programs.all, strict=True)]
-  grow = [(each.held, each.temporary + program.batches)
+  grow = [(each.held, each.temporary + program.batches + ON_CHIP * each.fits)
           for each, program in pairs]
-  largest = min(b * (limit - held + grows) / grows for held, grows in grow)
+  largest = b + min(b * (limit - held) / grows for held, grows in grow)
   unit = plan.accumulate * plan.group
   known = all(each.fits for each in compiled)
   least = [(program, each.least(chip)) for each, program in pairs]
@@ -185,8 +188,10 @@ def sentence(found: dict[str, Any], compiled: list[Compiled],
             f'{would or "a smaller model, or smaller images"}.')
   evaluated = '' if all(each.trains for each in programs.all) else (
       ' and evaluations')
-  return (f'{which} holds this run, {held}. The largest batch is about '
-          f'{found["largest"]:,}, by a line through this one. A step takes '
+  larger = (f'A batch of {found["largest"]:,} would fit, too, by a line through '
+            'this one.' if found['largest'] > plan.batch_size else
+            'No larger batch would fit, by a line through this one.')
+  return (f'{which} holds this run, {held}. {larger} A step takes '
           f'{1e3 * found["step_seconds"]:.3g} ms at least, bound by '
           f'{" and ".join(found["bound"])}: {found["hours"]:.3g} h for '
           f'{plan.total:,} steps{evaluated}.')

@@ -24,6 +24,7 @@ KNOWN = {
     'caltech12': (dict(train=1_016, test=288), 12),
     'dtd': (dict(train=1_880, validation=1_880, test=1_880), 47),
 }
+PIXELS = {'caltech12': (137, 100, 373)}  # Width and height, and longest side.
 # Words of published names, and the classes that such a model knows.
 CLASSES = {'imagenet2012': 1000, 'ILSVRC2012': 1000, 'flowers': 102, 'pet': 37,
            'food': 101, 'sun': 397, '': 21_843}
@@ -57,11 +58,23 @@ class Shapes:
     return Source(name, count, tuple(range(classes)) if label else (), resident)
 
   def hold(self, source):
-    """Images of 500 x 400 pixels, as large as those of ImageNet on average."""
-    n = source.num_examples
-    return render.Images(np.broadcast_to(np.uint8(0), [n * 500 * 400 * 3]),
+    """Images of 500 x 400 pixels, as those of ImageNet on average, or of PIXELS.
+
+    Raises ValueError where a run surely would, of sets that are known.
+    """
+    n, name = source.num_examples, source.title
+    width, height, longest = PIXELS.get(name, (500, 400, 500))
+    size = 3 * n * width * height
+    if name in KNOWN and size > 2 * render.LIMIT:  # For what an average tells.
+      raise ValueError(
+          f'{name} is too large for data.resident=True: {n:,} images of about '
+          f'{width} x {height} pixels fill {size / 2**30:,.0f} GiB, where '
+          f'{render.LIMIT / 2**30:.0f} can be held. Leave it False, or take a '
+          'smaller split.')
+    size = min(size, render.LIMIT)  # What a run would refuse to hold.
+    return render.Images(np.broadcast_to(np.uint8(0), [size]),
                          np.zeros(n, np.int32), np.zeros([n, 2], np.int32),
-                         500, 500), None
+                         longest, longest), None
 
   def train_batches(self, source, views, batch_size, seed, start, stop, *,
                     period=0, fraction=0., reduced=False, host=(0, 1)):
@@ -136,7 +149,7 @@ def config_of(config: Mapping[str, Any], dtype: str = '') -> dict[str, Any]:
   if dtype:
     for section in [config['student'], *(
         teacher for teacher in config['teachers'].values()
-        if not teacher.get('labels'))]:
+        if not (teacher.get('labels') or teacher.get('python')))]:
       section['dtype'] = dtype
   return config
 
