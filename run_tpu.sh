@@ -151,6 +151,8 @@ check() {  # Stops at what would otherwise fail on a slice, which costs money.
   [[ ! $missing ]] ||
     fail "Missing$missing. Needed: --${REQUIRED// / --}. See --help."
 
+  [[ $type != v5e-* ]] ||
+    fail "--type=$type: the cloud calls it v5litepod-${type#*-}."
   [[ $type =~ ^[a-z0-9]+-[1-9][0-9]*$ ]] ||
     fail "--type=$type: allowed is FAMILY-SIZE, such as v4-32. For all of a" \
       "zone: gcloud compute tpus accelerator-types list --zone=$zone"
@@ -192,7 +194,7 @@ pack() {
 }
 
 foresee() {  # Refuses a slice that does not hold the run.
-  local word overrides=()
+  local word before='' overrides=()
   [[ ! $unchecked ]] || return 0
   if ! run python3 -c 'import libtpu, big_distill.programs' 2>/dev/null; then
     say "python3 has no libtpu or not all of big_distill, so whether a $type" \
@@ -200,7 +202,10 @@ foresee() {  # Refuses a slice that does not hold the run.
     return
   fi
   for word in "${program_flags[@]}"; do
-    [[ $word != --config.* ]] || overrides+=("$word")
+    # A value may be a word of its own, as big_distill.main has it.
+    [[ $word != --config.* && ($before != --config.* || $before == *=* ||
+        $word == --*) ]] || overrides+=("$word")
+    before=$word
   done
   say "Compiling for a $type, which takes minutes; --unchecked leaves it out."
   run python3 -m big_distill.tools.compile "--config=$config" \

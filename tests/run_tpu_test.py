@@ -271,11 +271,13 @@ def test_a_slice_that_does_not_hold_the_run_is_not_created(cloud):
 
 
 def test_the_run_is_compiled_for_the_slice_with_its_own_values(cloud):
-  code, _, _ = cloud.run('--', '--config.batch_size=64', '--allow_changes=seed')
+  given = ['--config.batch_size', '64', '--config.student.remat',
+           '--config.data={"name": "a b"}']
+  code, _, _ = cloud.run('--', '--allow_changes=seed', *given, '--stack', 'map')
   assert code == 0
   assert cloud.compiled == [[
       '-m', 'big_distill.tools.compile', f'--config={CONFIG}', '--slice=v4-8',
-      '--noevals', '--config.batch_size=64']]
+      '--noevals', *given]]
 
 
 def test_where_it_cannot_be_compiled_or_need_not_be_the_slice_is_created(cloud):
@@ -519,6 +521,7 @@ def without(option):
     (NEEDED + ['--project'], ['--project=VALUE']),
     (NEEDED + ['--project', '--spot'], ['--project=VALUE']),
     (NEEDED + ['--type=v4'], ['--type=v4', 'v4-32']),
+    (NEEDED + ['--type=v5e-8'], ['--type=v5e-8', 'v5litepod-8']),
     (NEEDED + ['--max_failures=0'], ['--max_failures=0', '1 or more']),
     (NEEDED + ['--pause=soon'], ['--pause=soon', 'seconds']),
     (NEEDED + ['--type=v4-16', '--workdir=/d', '--keep'],
