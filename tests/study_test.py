@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from big_distill import pretrained
 from big_distill import teaching
 from big_distill import train
 from configs import quickstart
+from configs import study as study_config
 
 CLASSES = 12
 
@@ -265,3 +267,16 @@ def test_a_head_is_fitted_to_what_can_be_told_apart():
   features = np.float32(features + .1 * rng.normal(size=features.shape))
   head = probe.fit(features[:200], labels[:200], 3, 1e-4)
   assert probe.score(head, features[200:], labels[200:]) == 1
+
+
+@pytest.mark.parametrize('twin', study_config.TWINS.values(),
+                         ids=study_config.TWINS)
+def test_rates_are_chosen_on_images_that_no_model_learns_from(twin):
+  def images(split):
+    name, first, last = re.fullmatch(r'(\w+)\[(\d*):(\d*)\]', split).groups()
+    return {(name, i) for i in range(int(first or 0), int(last or 50_000))}
+
+  train, taught, val, test = (images(twin[split]) for split in (
+      'train', 'taught', 'val', 'test'))
+  assert len(train) == twin['n'] and train < taught
+  assert not val & taught and not test & (taught | val)
