@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import textwrap
@@ -237,6 +238,21 @@ def test_drift_is_none_of_the_same_and_that_of_kl_otherwise():
   np.testing.assert_allclose(most, np.abs(p - q).max(-1), rtol=1e-4)
   kept = topk.compress(other, C)
   np.testing.assert_allclose(answers.drift(live, kept)[0], kl, atol=.02)
+
+
+def test_a_block_that_cannot_be_written_is_one_line_and_stays_missing(tmp_path):
+  """As on a full disk, which would end a program that writes through a map."""
+  store = fill(tmp_path, blocks=[0])
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+  try:
+    with pytest.raises(ValueError, match=f'Cannot write {tmp_path}/ans') as error:
+      store.write(1, [LOGITS[1]])
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert '\n' not in str(error.value) and not store.known[1]
+  store.write(1, [LOGITS[1]])
+  assert (store.read(1)[0] == LOGITS[1]).all()
 
 
 def test_kept_evaluations_come_back_and_damage_is_answered_again(tmp_path):
