@@ -121,7 +121,7 @@ def to_comment(card: Card) -> bytes:
 def to_end(card: Card) -> bytes:
   """An empty zip archive with the card, to stand behind a file of any format.
 
-  params.load_card finds it there.
+  npz_files.load_card finds it there.
   """
   comment = to_comment(card)
   return b'PK\5\6' + bytes(16) + len(comment).to_bytes(2, 'little') + comment

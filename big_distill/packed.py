@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from big_distill import contracts
-from big_distill import params
+from big_distill import npz_files
 from big_distill import registry
 from big_distill import render
 from big_distill import views as views_lib
@@ -49,7 +49,7 @@ class Data:
   """
 
   def __init__(self, file: str):
-    self._file, self._arrays = file, params.load_npz(file)
+    self._file, self._arrays = file, npz_files.load(file)
     if 'classes' not in self._arrays:
       raise ValueError(f'{file} holds no packed images: make it with python -m '
                        'big_distill.tools.pack.')

@@ -17,6 +17,7 @@ from big_distill import bounds
 from big_distill import cards
 from big_distill import contracts
 from big_distill import models
+from big_distill import npz_files
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import registry
@@ -52,7 +53,8 @@ def build(family: str = '', **kwargs: Any) -> nn.Module:
   if kwargs.get('num_classes') is not None:
     bounds.check('num_classes', kwargs['num_classes'], least=1, whole=True)
   if (dtype := kwargs.get('dtype')) is not None:
-    registry.check('dtype of a model', getattr(dtype, '__name__', dtype), DTYPES)
+    registry.check('dtype of a model', getattr(dtype, '__name__', dtype),
+                   DTYPES)
   return registry.bind(registry.load('models', family).Model, **kwargs)()
 
 
@@ -112,8 +114,7 @@ def card(file: Any, flat: dict[str, Any] | None = None) -> cards.Card:
 
   `flat` are the parameters, if they have been read. Raises ValueError as load.
   """
-  path = path_of(file)
-  if not path.endswith('.pth') and (inside := params_lib.load_card(path)):
+  if inside := _inside(file):
     return inside
   flat = flat or _flat(file)
   for name, family in families().items():
@@ -129,8 +130,7 @@ def shapes(file, size=None):
 
   A file without a card is read, since only its names say what it is.
   """
-  path = path_of(file)
-  if path.endswith('.pth') or not (inside := params_lib.load_card(path)):
+  if not (inside := _inside(file)):
     model, params = load(file, size)
     return model, jax.eval_shape(lambda: params)
   return shapes_of(size=size or inside.size or 64, family=inside.family,
@@ -145,9 +145,14 @@ def shapes_of(*, size, **kwargs):
 
 def classes(file) -> tuple[str, ...]:
   """Names of a checkpoint's classes, if a card inside tells them."""
-  path = path_of(file)
-  inside = None if path.endswith('.pth') else params_lib.load_card(path)
+  inside = _inside(file)
   return inside.classes if inside else ()
+
+
+def _inside(file):
+  """The card in a file; None where it has none, as those of PyTorch."""
+  path = path_of(file)
+  return None if path.endswith('.pth') else npz_files.load_card(path)
 
 
 def identity(file) -> str:
@@ -158,14 +163,14 @@ def identity(file) -> str:
   path = path_of(file)
   if path.endswith('.pth'):
     return params_lib.checksum(_flat(file))
-  return params_lib.identity(path)
+  return npz_files.identity(path)
 
 
 def _flat(file):
   path = path_of(file)
   if path.endswith('.pth'):
     return params_lib.unwrap(torch_files.load(path))
-  flat = params_lib.unwrap(params_lib.load_npz(path))
+  flat = params_lib.unwrap(npz_files.load(path))
   if any(name.endswith('/int8') for name in flat):  # As formats/npz.py writes.
     flat = params_lib.flatten(int8.restore(params_lib.unflatten(flat)))
   return flat
@@ -194,7 +199,7 @@ def save(file: Any, params: Any, layout: str = 'big_vision',
     raise ValueError(f'layout={layout} needs a card: without one, its weights '
                      'are taken to want images of another mean and std. Give '
                      'card=cards.of(model).')
-  params_lib.save_npz(file, flat, card)
+  npz_files.save(file, flat, card)
 
 
 def student(section: Mapping[str, Any], size: int,

@@ -13,6 +13,7 @@ import pytest
 
 import big_distill
 from big_distill import cards
+from big_distill import npz_files
 from big_distill import params as params_lib
 from big_distill import pretrained
 
@@ -49,7 +50,7 @@ def test_a_card_is_what_was_written_and_readers_of_arrays_do_not_see_it(
     params, tmp_path):
   path = tmp_path / 's.npz'
   big_distill.save(path, params, card=CARD)
-  assert big_distill.card(path) == CARD == params_lib.load_card(path)
+  assert big_distill.card(path) == CARD == npz_files.load_card(path)
   with np.load(path) as file:
     assert set(file.files) == set(params_lib.flatten(params))
   with zipfile.ZipFile(path) as archive:
@@ -76,7 +77,7 @@ def test_a_card_decides_over_names(params, tmp_path):
 
 def test_a_file_without_a_card_is_described_by_its_names(params, tmp_path):
   big_distill.save(tmp_path / 's.npz', params)
-  assert params_lib.load_card(tmp_path / 's.npz') is None
+  assert npz_files.load_card(tmp_path / 's.npz') is None
   assert big_distill.card(tmp_path / 's.npz') == cards.Card(
       'bit', CARD.arguments)
 
@@ -116,21 +117,21 @@ def test_names_that_do_not_fit_go_first_and_are_said(monkeypatch):
 
 def test_a_damaged_card_is_refused_or_intact(tmp_path):
   path = tmp_path / 's.npz'
-  params_lib.save_npz(path, {'a': np.zeros(2)}, CARD)
+  npz_files.save(path, {'a': np.zeros(2)}, CARD)
   whole = path.read_bytes()
   start = len(whole) - len(cards.to_comment(CARD))
   for i in range(start, len(whole), 3):
     path.write_bytes(whole[:i] + bytes([whole[i] ^ 5]) + whole[i + 1:])
     if i < start + len(cards.MARK):  # Any comment is allowed.
-      assert params_lib.load_card(path) is None
+      assert npz_files.load_card(path) is None
       continue
     with pytest.raises(ValueError, match='card is damaged') as error:
-      params_lib.load_card(path)
+      npz_files.load_card(path)
     assert len(str(error.value).splitlines()) == 1 and str(path) in str(error)
   for size in range(start, len(whole)):
     path.write_bytes(whole[:size])
     with pytest.raises(ValueError, match='not a whole one'):
-      params_lib.load_card(path)
+      npz_files.load_card(path)
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -171,7 +172,7 @@ def test_two_writers_of_one_file_leave_one_whole_file(tmp_path):
   def write(value):
     try:
       for _ in range(30):
-        params_lib.save_npz(path, {'a': np.full(20_000, value)})
+        npz_files.save(path, {'a': np.full(20_000, value)})
     except Exception as error:
       failed.append(error)
 
@@ -181,11 +182,11 @@ def test_two_writers_of_one_file_leave_one_whole_file(tmp_path):
   for thread in threads:
     thread.join()
   assert not failed
-  assert len(set(params_lib.load_npz(path)['a'])) == 1
+  assert len(set(npz_files.load(path)['a'])) == 1
   assert os.listdir(tmp_path) == ['s.npz']
 
 
 def test_the_first_host_alone_writes(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  params_lib.save_npz(tmp_path / 's.npz', {'a': np.zeros(1)})
+  npz_files.save(tmp_path / 's.npz', {'a': np.zeros(1)})
   assert not os.listdir(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 
 from big_distill import cards
 from big_distill import costs
+from big_distill import npz_files
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import pretrained
@@ -200,7 +201,7 @@ def preset(images):
 def foreign(small, tmp_path_factory):
   """(a file of torchvision's arrays, the float64 forward of its function)."""
   path = tmp_path_factory.mktemp('foreign') / 'x.npz'
-  params_lib.save_npz(path, weights.LAYOUTS['torchvision'](small[1]))
+  npz_files.save(path, weights.LAYOUTS['torchvision'](small[1]))
   return path, forward(small[1], preset(images()), 'small', batch_norm)
 
 

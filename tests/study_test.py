@@ -13,6 +13,7 @@ from bench import probe
 from bench import reproduce
 from bench import school
 from bench import study
+from big_distill import npz_files
 from big_distill import optim
 from big_distill import packed
 from big_distill import params as params_lib
@@ -75,7 +76,7 @@ def test_a_student_of_a_class_is_that_of_a_run_of_its_own(
         family='bit', depth=(1,), width=.125)))
     config.optim = dict(name='adam', lr=.005, wd=1e-3, clip=1., warmup_steps=0)
   train.train(config, str(tmp_path), data, Rows())
-  want = params_lib.load_npz(tmp_path / 'student.npz')
+  want = npz_files.load(tmp_path / 'student.npz')
   _, start = pretrained.create(size=8, seed=3, num_classes=CLASSES,
                                family='bit', depth=(1,), width=.125)
   begun = params_lib.flatten(start)

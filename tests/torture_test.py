@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from big_distill import params
+from big_distill import npz_files
 from big_distill.tools import mutants
 from big_distill.tools import torture
 
@@ -44,7 +44,7 @@ def test_no_bit_of_an_npz_flips_unseen(tmp_path):
 def test_an_npz_of_nothing_is_refused(tmp_path):
   np.savez(tmp_path / 'x.npz')
   with pytest.raises(ValueError, match='there is no array in it'):
-    params.load_npz(tmp_path / 'x.npz')
+    npz_files.load(tmp_path / 'x.npz')
 
 
 @pytest.mark.parametrize('wrong', [

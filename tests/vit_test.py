@@ -11,6 +11,7 @@ import scipy.ndimage
 
 import big_distill
 from big_distill import costs
+from big_distill import npz_files
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
@@ -218,7 +219,7 @@ def test_names_and_shapes_are_those_of_the_original(tmp_path):
   _, params = made(pool='tok')
   big_distill.save(tmp_path / 'x.npz', params, 'vision_transformer')
   shapes = {name: leaf.shape for name, leaf
-            in params_lib.load_npz(tmp_path / 'x.npz').items()}
+            in npz_files.load(tmp_path / 'x.npz').items()}
   block = {
       'LayerNorm_0/scale': (16,), 'LayerNorm_0/bias': (16,),
       **{f'MultiHeadDotProductAttention_1/{which}/{name}': shape
@@ -244,7 +245,7 @@ def test_names_and_shapes_are_those_of_the_original(tmp_path):
 def test_nested_checkpoints_are_unwrapped(prefix, tmp_path):
   _, params = made()
   flat = params_lib.flatten(params)
-  params_lib.save_npz(tmp_path / 'x.npz', {
+  npz_files.save(tmp_path / 'x.npz', {
       'chrono/x': np.zeros(1),
       **{prefix + name: leaf for name, leaf in flat.items()}})
   loaded = params_lib.flatten(big_distill.load(tmp_path / 'x.npz')[1])
@@ -256,10 +257,10 @@ def test_the_original_s_position_of_the_class_token_is_kept(tmp_path):
   """There the token has a position of its own, the first; here it is added."""
   _, params = made(pool='tok')
   big_distill.save(tmp_path / 'x.npz', params, 'vision_transformer')
-  flat = params_lib.load_npz(tmp_path / 'x.npz')
+  flat = npz_files.load(tmp_path / 'x.npz')
   first = np.random.default_rng(2).normal(size=16)
   flat['Transformer/posembed_input/pos_embedding'][0, 0] = first
-  params_lib.save_npz(tmp_path / 'x.npz', flat)
+  npz_files.save(tmp_path / 'x.npz', flat)
   _, loaded = big_distill.load(tmp_path / 'x.npz')
   np.testing.assert_allclose(loaded['cls'], params['cls'] + first, rtol=1e-5)
   np.testing.assert_array_equal(loaded['pos_embedding'],
@@ -319,7 +320,7 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path):
     flat = params_lib.flatten(params)
     flat['pos_embedding'] = flat['pos_embedding'][:, :n] if n else np.zeros(16)
     flat['cls'] = np.zeros([1, 1, 16])
-    params_lib.save_npz(tmp_path / 'x.npz', flat)
+    npz_files.save(tmp_path / 'x.npz', flat)
     with pytest.raises(ValueError, match=kept):
       big_distill.load(tmp_path / 'x.npz')
   for choice, message in (

@@ -7,6 +7,7 @@ import pytest
 
 import big_distill
 from big_distill import cards
+from big_distill import npz_files
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import bit
@@ -44,7 +45,7 @@ def test_what_is_saved_in_a_layout_loads_as_it_was(student, tmp_path, layout):
 def test_names_and_shapes_are_those_of_big_transfer(student, tmp_path):
   big_distill.save(tmp_path / 's.npz', student[1], 'big_transfer')
   shapes = {name: leaf.shape for name, leaf
-            in params_lib.load_npz(tmp_path / 's.npz').items()}
+            in npz_files.load(tmp_path / 's.npz').items()}
   conv = 'standardized_conv2d/kernel'
   assert {name: shape for name, shape in shapes.items()
           if 'unit02' not in name and 'block2' not in name} == {
@@ -71,7 +72,7 @@ def test_names_and_shapes_are_those_of_big_vision(student):
 def test_nested_checkpoints_are_unwrapped(student, tmp_path, prefix):
   flat = {prefix + name: leaf for name, leaf
           in params_lib.flatten(student[1]).items()}
-  params_lib.save_npz(tmp_path / 's.npz', flat | {'chrono/x': np.zeros(1)})
+  npz_files.save(tmp_path / 's.npz', flat | {'chrono/x': np.zeros(1)})
   assert_equal(big_distill.load(tmp_path / 's.npz')[1], student[1])
 
 
@@ -79,7 +80,7 @@ def test_numbered_names_of_big_transfer_are_understood(student, tmp_path):
   flat = bit.LAYOUTS['big_transfer'](params_lib.flatten(student[1]))
   flat = {name.replace('conv2d/', f'conv2d_{i}/') if 'head' not in name
           else name: leaf for i, (name, leaf) in enumerate(flat.items())}
-  params_lib.save_npz(tmp_path / 's.npz', flat)
+  npz_files.save(tmp_path / 's.npz', flat)
   assert_equal(big_distill.load(tmp_path / 's.npz')[1], student[1])
 
 
@@ -113,7 +114,7 @@ def test_every_mismatch_is_listed_by_name(student, tmp_path):
   del flat['norm-pre-head/bias']
   flat['block1/unit02/gn3/scale'] = np.zeros([1, 1, 1, 9])
   flat['extra/kernel'] = np.zeros([2])
-  params_lib.save_npz(tmp_path / 's.npz', flat)
+  npz_files.save(tmp_path / 's.npz', flat)
   with pytest.raises(ValueError) as error:
     big_distill.load(tmp_path / 's.npz')
   for line in ('s.npz does not fit', '+ norm-pre-head/bias (1, 1, 1, 128): miss',
@@ -127,7 +128,7 @@ def test_what_is_no_checkpoint_is_one_clear_line(student, tmp_path):
   big_distill.save(whole, student[1])
   (tmp_path / 'cut.npz').write_bytes(whole.read_bytes()[:-2000])
   (tmp_path / 'text.npz').write_text('hello')
-  params_lib.save_npz(tmp_path / 'other.npz', {'a/b': np.zeros(2)})
+  npz_files.save(tmp_path / 'other.npz', {'a/b': np.zeros(2)})
   for name, message in (('none', 'There is no checkpoint'),
                         ('cut', 'is not an npz file'),
                         ('text', 'is not an npz file'),
@@ -143,7 +144,7 @@ def test_a_model_of_what_is_no_number_is_not_loaded(student, tmp_path):
     scale = flat['norm-pre-head/scale'].copy()
     scale[..., 5] = value or 0
     flat['norm-pre-head/scale'] = scale if value else scale.astype(np.int32)
-    params_lib.save_npz(tmp_path / 's.npz', flat)
+    npz_files.save(tmp_path / 's.npz', flat)
     with pytest.raises(ValueError, match=message):
       big_distill.load(tmp_path / 's.npz')
 
@@ -278,7 +279,7 @@ def test_values_of_torchvision_stand_where_its_formulas_read_them(torchvision):
 def test_counts_of_batches_are_left_behind(torchvision, tmp_path):
   counts = {name.replace('running_var', 'num_batches_tracked'): np.int64(3)
             for name in torchvision if name.endswith('running_var')}
-  params_lib.save_npz(tmp_path / 's.npz', torchvision | counts)
+  npz_files.save(tmp_path / 's.npz', torchvision | counts)
   model, params = big_distill.load(tmp_path / 's.npz')
   assert (model.variant, model.norm, model.width) == ('small', 'bn', 1)
   assert_equal(params, params_lib.unflatten(mobilenet_v3.to_ours(torchvision)))
@@ -318,7 +319,7 @@ def test_every_mismatch_of_a_mobilenet_is_listed_by_name(
   flat = torchvision | {'features.3.block.1.0.weight': np.zeros((9, 1, 3, 3)),
                         'features.3.block.1.2.weight': np.zeros(2)}
   del flat['features.5.block.2.fc1.bias']
-  params_lib.save_npz(tmp_path / 's.npz', flat)
+  npz_files.save(tmp_path / 's.npz', flat)
   with pytest.raises(ValueError) as error:
     big_distill.load(tmp_path / 's.npz')
   for line in (
@@ -334,6 +335,6 @@ def test_another_network_of_torchvision_is_not_mistaken(tmp_path):
                 ('features.1.0.block.0.0.weight', 'classifier.1.weight')):
     flat = {name: np.zeros((2, 2)) for name in names}
     flat |= {'features.0.0.weight': np.zeros((32, 3, 3, 3))}
-    params_lib.save_npz(tmp_path / 's.npz', flat)
+    npz_files.save(tmp_path / 's.npz', flat)
     with pytest.raises(ValueError, match='no model of a known family'):
       big_distill.load(tmp_path / 's.npz')

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_distill import cards
-from big_distill import params as params_lib
+from big_distill import npz_files
 from big_distill import served as served_lib
 
 SUFFIX = '.stablehlo'
@@ -47,4 +47,4 @@ def read(path: str) -> tuple[cards.Card | None, served_lib.Answer]:
     raise ValueError(f'{path} cannot be read by JAX {jax.__version__}: {line} '
                      f'JAX reads what is at most {MONTHS} months old: export it '
                      'again from its npz.') from error
-  return params_lib.load_card(path), lambda pixels: np.asarray(call(pixels))
+  return npz_files.load_card(path), lambda pixels: np.asarray(call(pixels))

@@ -11,7 +11,7 @@ empty zip archive, which no runtime looks at.
 import numpy as np
 
 from big_distill import cards
-from big_distill import params as params_lib
+from big_distill import npz_files
 from big_distill import served as served_lib
 from big_distill import tf_graph
 
@@ -58,4 +58,4 @@ def read(path: str) -> tuple[cards.Card | None, served_lib.Answer]:
     runtime.invoke()
     return runtime.get_tensor(logits['index'])
 
-  return params_lib.load_card(path), answer
+  return npz_files.load_card(path), answer

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from big_distill import checkpoint
+from big_distill import npz_files
 from big_distill import optim
 from big_distill import parallel
-from big_distill import params as params_lib
 from big_distill import runs
 from big_distill import steps
 from big_distill import store
@@ -104,8 +104,8 @@ def _write_lines(folder):
 
 FORMATS = (
     Format('weights, npz',
-           lambda folder: params_lib.save_npz(folder / 'x.npz', _tree()),
-           lambda folder: params_lib.load_npz(folder / 'x.npz')),
+           lambda folder: npz_files.save(folder / 'x.npz', _tree()),
+           lambda folder: npz_files.load(folder / 'x.npz')),
     Format('kept answers', _write_answers,
            lambda folder: [_store(folder).read(block) for block in range(2)]),
     Format('TFRecords', _write_records, _read_records),

@@ -15,7 +15,7 @@ from absl import flags
 import numpy as np
 
 from big_distill import command
-from big_distill import params
+from big_distill import npz_files
 from big_distill import render
 
 
@@ -53,7 +53,7 @@ def main(flag: flags.FlagValues) -> None:
     arrays |= pack(data.hold(source), split, flag.short, flag.quality)
     print(f'{split}: {len(arrays[f"{split}/ends"])} images, '
           f'{arrays[f"{split}/bytes"].nbytes / 1e6:.1f} MB')
-  params.save_npz(flag.out, arrays)
+  npz_files.save(flag.out, arrays)
 
 
 def _define_flags() -> None:
