@@ -9,6 +9,7 @@ import pytest
 
 from big_distill import registry
 from big_distill.ops import layers
+from big_distill.ops import norms
 from big_distill.ops import pool
 
 
@@ -56,6 +57,39 @@ def test_each_platform_is_given_its_own_way(name):
       # What is outside of the branches that a platform takes is not there.
       assert (word in told) == (word in text(way, platform, *arguments)), (
           platform, word)
+
+
+@pytest.mark.parametrize('far, lost', [
+    (0, 1e-6), (10, 1e-4), (30, 1e-3),  # At most 2^10 times 378 roundings.
+    (1e3, 1e-6), (-1e5, 1e-6)])  # Taken anew.
+@pytest.mark.parametrize('moments', [norms._moments_about_a_pixel,
+                                     norms._moments_at_once])
+def test_moments_of_a_group_are_those_of_float64(moments, far, lost):
+  x = normal(3, 6, 9, 8)
+  x[1] += np.float32(far)  # One image alone.
+  shift, mean, var = map(np.float64, jax.jit(
+      lambda x: moments(x, 2))(x))
+  groups = np.float64(x).reshape(3, 54, 2, 4)
+  want = groups.mean((1, 3)), groups.var((1, 3))
+  for got, wanted in zip((shift + mean, var), want):
+    np.testing.assert_allclose(got[:, ::4], wanted, rtol=1e-6 + lost,
+                               atol=1e-6)
+
+
+def test_a_norms_moments_need_nothing_before_them_on_a_tpu():
+  """So that XLA takes them while it writes what is to be normalised."""
+  def told(platform):
+    return text(lambda x: norms.group_norm(
+        x, np.ones(8, np.float32), np.zeros(8, np.float32), 2, 1e-5, True),
+                platform, normal(2, 5, 7, 8))
+
+  tpu, cpu, cuda = map(told, ('tpu', 'cpu', 'cuda'))
+  # Only in a branch, for where digits would be lost, is a pixel cut out of x.
+  assert 'stablehlo.or' in tpu.split('stablehlo.slice')[0]
+  assert 'stablehlo.slice' in tpu
+  for other in (cpu, cuda):
+    assert 'stablehlo.or' not in other.split('stablehlo.slice')[0]
+    assert 'stablehlo.slice' in other
 
 
 @pytest.mark.parametrize('name', ['shampoo', 'soap'])

@@ -21,6 +21,7 @@ from big_distill import parallel
 AnyArray = Array | np.ndarray
 Map = Float[AnyArray, 'b h w c']
 PerChannel = Float32[AnyArray, 'c']
+FAR = 1024  # Squared means over variances: float32 then keeps 14 of 24 bits.
 
 
 class GroupNorm(nn.Module):
@@ -59,6 +60,21 @@ def _over_group(moment, groups):
 
 
 def _group_norm_forward(x, scale, bias, groups, eps, relu):
+  shift, mean, var = jax.lax.platform_dependent(
+      x, tpu=functools.partial(_moments_at_once, groups=groups),
+      default=functools.partial(_moments_about_a_pixel, groups=groups))
+  # Rounding may make the variance of nearly equal numbers negative.
+  r = jax.lax.rsqrt(jnp.maximum(var, 0.) + eps)
+  a = scale * r
+  d = bias - mean * a
+  wide = x.astype(jnp.float32) - shift[:, None, None]
+  y = wide * a[:, None, None] + d[:, None, None]
+  y = jax.nn.relu(y) if relu else y
+  return y.astype(x.dtype), (x, shift + mean, r, scale, bias)
+
+
+def _moments_about_a_pixel(x, groups):
+  """(shift, mean - shift, variance) of each group, [b, c] each."""
   wide = x.astype(jnp.float32)
   # E[x^2] - E[x]^2 loses the digits of a variance that is small beside the mean,
   # so the first pixel is subtracted before.
@@ -70,16 +86,28 @@ def _group_norm_forward(x, scale, bias, groups, eps, relu):
   # product with the subtractions, in some places and not in others: the pixel
   # would then be one number here and another there.
   pixel = jnp.maximum(pixel, jnp.finfo(jnp.float32).min)
-  wide = wide - pixel[:, None, None]
+  return pixel, *_moments(wide - pixel[:, None, None], groups)
+
+
+def _moments_at_once(x, groups):
+  """The same by sums that a TPU takes while it writes x (docs/tpu.md).
+
+  They need nothing of x before. Where a mean is so far from zero that they lose
+  more digits than a product of bfloat16 has, x is read again.
+  """
+  mean, var = _moments(x.astype(jnp.float32), groups)
+  with jax.named_scope('seldom'):  # hlo.py counts the other branch.
+    return jax.lax.cond(
+        jnp.any(jnp.square(mean) > FAR * var),
+        lambda: _moments_about_a_pixel(x, groups),
+        lambda: (mean, jnp.zeros_like(mean), var))
+
+
+def _moments(wide, groups):
+  """(mean, variance) of each group, [b, c] each."""
   mean = _over_group(jnp.mean(wide, axis=(1, 2)), groups)
   power = _over_group(jnp.mean(jnp.square(wide), axis=(1, 2)), groups)
-  # Rounding may make the variance of nearly equal numbers negative.
-  r = jax.lax.rsqrt(jnp.maximum(power - jnp.square(mean), 0.) + eps)
-  a = scale * r
-  d = bias - mean * a
-  y = wide * a[:, None, None] + d[:, None, None]
-  y = jax.nn.relu(y) if relu else y
-  return y.astype(x.dtype), (x, pixel + mean, r, scale, bias)
+  return mean, power - jnp.square(mean)
 
 
 def _group_norm_backward(groups, eps, relu, saved, g):
