@@ -112,6 +112,22 @@ def test_answers_that_changed_under_a_run_are_said_at_its_end(course):
   course.steps._faculty = course.faculty
 
 
+def test_a_step_under_a_teacher_on_the_host_is_timed_and_leaves_no_answers(tmp_path):
+  (tmp_path / 'mine.py').write_text('import numpy as np\n'
+                                    'def make():\n  return answer\n'
+                                    'def answer(images):\n'
+                                    '  open(__file__ + ".asked", "a").write("x")\n'
+                                    '  return np.ones((len(images), 12), "f4")\n')
+  c = config(**{'answers.store': str(tmp_path / 'kept'),
+                'answers.period_epochs': 1})
+  with c.unlocked():
+    c.teachers = dict(mine=dict(python=f'{tmp_path}/mine.py:make', size=16))
+  *_, time = tool.examine({**c}, pipeline)
+  assert 'images/s in three steps' in time.text
+  assert (tmp_path / 'mine.py.asked').read_text() == 'x' * (tool.STEPS + 1)
+  assert not (tmp_path / 'kept').exists()
+
+
 def test_a_plan_reads_no_weights_and_costs_what_it_says(monkeypatch, course):
   want = doctor.cost(course.plan, course.room, course.state)
 

@@ -13,7 +13,10 @@ run is compiled for that TPU slice as well, in minutes. Exits with 1 if anything
 wrong.
 """
 
+import itertools
+import os
 import sys
+import tempfile
 
 from absl import flags
 from absl import logging
@@ -22,6 +25,7 @@ import jax
 from big_distill import command
 from big_distill import course as course_lib
 from big_distill import doctor
+from big_distill import faculty
 from big_distill import lessons
 from big_distill import parallel
 from big_distill import pretrained
@@ -43,11 +47,16 @@ def seconds_of_a_step(course: course_lib.Course) -> float:
   program = course.feed.compile(
       lambda state, params, batch: course.lesson.step(
           course.pupil, state, params, batch), shown, calls=False)
+  asker = (faculty.Asker(course.lesson, course.feed, course.faculty)
+           if faculty.is_foreign(course.lesson) else None)
+  numbers = itertools.count()
 
   def step():
     nonlocal state
-    state, scalars = program(state, course.faculty(),
-                             parallel.split(next(batches)))
+    batch = next(batches)
+    if asker:  # As in a run whose answers are not kept yet.
+      batch['answers'] = asker.ask(next(numbers))[1]
+    state, scalars = program(state, course.faculty(), parallel.split(batch))
     return scalars
 
   stopwatch.seconds(step)
@@ -101,6 +110,11 @@ def plan(config, data, examples=None, classes=None, price=None):
 
 def examine(config, data, price=None):
   """All findings about a config; see train for `data`."""
+  answers = config.get('answers') or {}
+  if answers.get('store') and not os.path.exists(answers['store']):
+    with tempfile.TemporaryDirectory() as folder:  # A look leaves nothing behind.
+      return examine({**config, 'answers': {**answers, 'store': folder}}, data,
+                     price)
   course = course_lib.make(config, data)
   findings = doctor.static(course)
   if not any(finding.status == doctor.WRONG for finding in findings):
