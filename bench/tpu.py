@@ -141,16 +141,17 @@ def _hours(flops, which, compiled):
 
 
 def _cells(row, run):
-  chip, programs = slices.parse(run.slice).chip, row['programs']
+  which, programs = slices.parse(run.slice), row['programs']
+  chip = which.chip
   held = f'{row["held"] / 2**30:.2f} of {chip.free}'
   if not row['fits']:
     return [f'{held}: does not fit, a batch of {row["largest"]:,} would', '', '',
             '', '', '']
+  flops, _ = json.loads(COUNTED.read_text())[run.title]
   moved = sum(each['moved'] for each in programs)
   given = sum(size for each in programs for _, size in each['given'].values())
-  flops = sum(each['flops'] for each in programs)
   return [held, f'{moved / 1e9:.1f}', f'{given / 1e6:.1f}',
-          f'{1e3 * flops * chip.devices / chip.flops:.0f}, '
+          f'{1e3 * flops / which.chips / chip.flops:.0f}, '
           f'{1e3 * moved * chip.devices / chip.bandwidth:.0f}',
           f'{row["hours"]:.3g}',
           f'{sum(each["seconds"] for each in programs):.0f} s']
