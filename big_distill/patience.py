@@ -34,6 +34,7 @@ PAPER = {
              (1_255_544, 9_600, 4096, .03, 3e-4, 1)),
 }
 LEAST_BATCH = 64  # Divides over eight devices, mixup groups of 8 included.
+LEAST_STEPS = 2_000  # The paper's shortest run: 1,000 epochs of Flowers102.
 
 
 def settings(n: int, variant: str = 'fast', epochs: int = 0
@@ -54,8 +55,10 @@ def settings(n: int, variant: str = 'fast', epochs: int = 0
 
   nearest = min(rows, key=lambda row: abs(math.log(row[0] / n)))
   full = 2 ** round(math.log2(between(2)))
-  # About two steps an epoch or more, as the paper has on its smallest set.
-  batch = min(full, max(2 ** round(math.log2(n / 2)), LEAST_BATCH))
+  # About two steps an epoch or more, as the paper has on its smallest set, and
+  # a short run of its own as many steps as the paper's shortest.
+  least = min(n / 2, epochs * n / LEAST_STEPS) if epochs else n / 2
+  batch = min(full, max(2 ** round(math.log2(max(least, 1))), LEAST_BATCH))
   lr, wd = (float(f'{between(column) * math.sqrt(batch / full):.2g}')
             for column in (3, 4))
   paper = (f'for {n:,} images, between those of the paper' if
@@ -71,7 +74,7 @@ def settings(n: int, variant: str = 'fast', epochs: int = 0
       optim=dict(name='adam', lr=lr, wd=wd, clip=1., warmup_steps=1500)), (
           f'Epochs: {epochs:,}, {reason}.',
           f'Batch: {batch}, of at most {full}, so that an epoch has about two '
-          'steps or more.',
+          f'steps or more, and a run {LEAST_STEPS:,} if it can.',
           f'Rate: lr {lr:g}, wd {wd:g}, {paper}' + (
               '.' if batch == full else
               f', times the root of {batch} / {full}, the batches.'),

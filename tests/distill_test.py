@@ -226,6 +226,17 @@ def test_between_the_paper_s_sizes_epochs_fall_and_batches_fit():
   # Halfway between 3,312 and 68,175 in ratio: between 1,000 and 100 likewise.
   middle, _ = patience.settings(round((3_312 * 68_175) ** .5))
   assert middle['epochs'] == 320  # The root of 1,000 x 100, to two digits.
+
+
+def test_a_short_run_has_the_steps_of_the_paper_s_shortest_if_it_can():
+  for epochs, batch in ((1, 64), (100, 64), (300, 128), (1_000, 512),
+                        (20_000, 512)):
+    found, _ = patience.settings(1_016, epochs=epochs)
+    assert (found['epochs'], found['batch_size']) == (epochs, batch)
+  assert patience.settings(1_200_000, epochs=90)[0]['batch_size'] == 4096
+
+
+def test_epochs_below_zero_are_refused():
   with pytest.raises(ValueError, match='0 or more'):
     patience.settings(100, epochs=-1)
 
