@@ -46,6 +46,16 @@ def test_a_row_per_image_has_the_model_s_class_and_probability(photographs):
     assert row[f'{model.name} p'] == pytest.approx(probs[i].max(), abs=2e-4)
 
 
+def test_a_workdir_answers_by_its_student(tmp_path):
+  model, params = pretrained.load('caltech12 teacher')
+  pretrained.save(str(tmp_path / 'student.npz'), params,
+                  card=cards.of(model, size=24))
+  assert predict.load(str(tmp_path)).view.size == 24
+  with pytest.raises(ValueError, match='no checkpoint .*/none/student.npz'):
+    (tmp_path / 'none').mkdir()
+    predict.load(str(tmp_path / 'none'))
+
+
 def test_without_tensorflow_a_folder_has_the_same_answers(
     photographs):
   """Two decoders of JPEGs differ by a few grey levels, not in a class."""

@@ -514,6 +514,13 @@ def test_damaged_descriptions_are_said_in_one_line(shards, tmp_path, old, new):
   assert '\n' not in str(error.value)
 
 
+def test_a_path_is_no_name_of_tfds(tmp_path):
+  with pytest.raises(ValueError, match=f'is a path.*write folder:{tmp_path}.$'):
+    sources.load(str(tmp_path))
+  with pytest.raises(ValueError, match='^There is no file or folder .*/none.$'):
+    sources.load(f'{tmp_path}/none')
+
+
 def test_other_formats_of_tfds_are_refused(shards, tmp_path):
   shards = copy(shards, tmp_path, lambda name, data: (
       data.replace(b'"tfrecord"', b'"riegeli"')

@@ -4,13 +4,13 @@
   python -m big_distill.tools.predict teacher.npz student.npz \
       DIR/export/student_int8.onnx --images=PHOTOS --csv=answers.csv
 
-A model is a checkpoint, or a file that tools/export.py wrote: onnx, tflite,
-stablehlo, savedmodel, timm, torchvision. PHOTOS is an image or a folder, which
-need no TensorFlow (Pillow then reads them, JPEGs to within a few grey levels), or
-anything that data.name of a config takes. A card tells its size, its view and the names of
-its classes; --size serves a checkpoint that has none. Prints a line per image, or
-writes a CSV with a column for each model's class, its probability and, with
-several models, whether they agree.
+A model is a checkpoint, the workdir of a run, or a file that tools/export.py
+wrote: onnx, tflite, stablehlo, savedmodel, timm, torchvision. PHOTOS is an image
+or a folder, which need no TensorFlow (Pillow then reads them, JPEGs to within a
+few grey levels), or anything that data.name of a config takes. A card tells its
+size, its view and the names of its classes; --size serves a checkpoint that has
+none. Prints a line per image, or writes a CSV with a column for each model's
+class, its probability and, with several models, whether they agree.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,10 +43,12 @@ class Model(NamedTuple):
 def load(file: str, size: int | None = None) -> Model:
   """A model as its card says, at `size` where the card says none.
 
-  Raises ValueError where it cannot be read, and for a file that is neither a
-  checkpoint nor of tools/export.py.
+  Of a workdir it is student.npz. Raises ValueError where it cannot be read, and
+  for a file that is neither a checkpoint nor of tools/export.py.
   """
   module = exported.format_of(file)
+  if module is None and os.path.isdir(file):  # The workdir of a run.
+    file = os.path.join(file, 'student.npz')
   if module in (None, npz):  # A checkpoint's name may be a published one.
     model = served.load(file, size=size)
     card, logits = model.card, model.answer
