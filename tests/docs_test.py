@@ -153,6 +153,13 @@ def test_programs_and_configs_in_the_text_are_there(page):
     assert mine or shipped.find(config), config
 
 
+def test_the_page_on_the_code_has_every_module():
+  text = (ROOT / 'docs/code.md').read_text()
+  missing = [file.name for file in (ROOT / 'big_distill').glob('*.py')
+             if not re.search(rf'\b{file.name}', text)]
+  assert missing == ['__init__.py']
+
+
 def test_extras_that_pages_install_are_extras(monkeypatch):
   given = {}
   monkeypatch.setitem(sys.modules, 'setuptools', types.SimpleNamespace(
