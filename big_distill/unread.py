@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from big_distill import plan
 from big_distill import render
 
 # Examples by split and classes, as TFDS's catalogue has them; of caltech12, ours.
@@ -129,7 +130,9 @@ def config_of(config: Mapping[str, Any], dtype: str = '') -> dict[str, Any]:
   """The config with random weights in place of those that would be fetched.
 
   dtype: what student and teachers compute in, if not what the config says.
+  Raises ValueError where a key of the config is misspelt or missing.
   """
+  plan.check_keys(config)
   config = {**config, 'student': {**config['student']},
             'teachers': {name: {**teacher} for name, teacher
                          in {**config.get('teachers', {})}.items()}}

@@ -190,6 +190,13 @@ def test_what_models_compute_in_is_not_asked_of_functions_of_the_users():
   assert 'dtype' not in found['teachers']['t']
 
 
+def test_a_config_without_a_student_is_told_so():
+  config = tiny()
+  del config['student']
+  with pytest.raises(ValueError, match='no student: set config.student'):
+    unread.config_of(config)
+
+
 def test_nothing_is_read_of_weights_that_are_published():
   config = imagenet.get_config('init=BiT-M-R50x1,mode=same/ic,images=food101')
   found = unread.config_of(config, 'bfloat16')

@@ -56,7 +56,8 @@ def test_without_libtpu_one_line_says_how_to_get_it(monkeypatch):
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'),
                     reason='no libtpu here')
 @pytest.mark.parametrize('name, hosts', [
-    ('v4-32', 4), ('v3-32', 4), ('v5e-8', 1), ('v5e-32', 8), ('v6e-1', 1)])
+    ('v4-32', 4), ('v3-32', 4), ('v5e-8', 1), ('v5e-32', 8), ('v6e-1', 1),
+    ('v6e-8', 1), ('v6e-16', 4), ('v2-8', 1), ('v5p-12288', 1536)])
 def test_libtpu_knows_the_devices_and_hosts_of_a_slice(name, hosts):
   which = slices.parse(name)
   devices = slices.devices(which)
