@@ -4,6 +4,10 @@ Tolerances: values are near 1, which float32 rounds to 6e-8; schedules have some
 ten operations.
 """
 
+import importlib
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +15,9 @@ import optax
 import pytest
 
 from big_distill import optim
+from big_distill import optimizers
+
+PAGE = pathlib.Path(__file__).parent.parent / 'docs/howto/optimizer.md'
 
 
 def s(t, total, warmup):
@@ -138,3 +145,20 @@ def test_learning_rate_and_decay_may_be_traced():
   for i in range(2):
     np.testing.assert_allclose(both[i], moved(float(lr[i]), float(wd[i])),
                                rtol=1e-6)
+
+
+def test_the_optimizer_that_the_page_adds_is_found_and_takes_its_options(
+    tmp_path, monkeypatch):
+  """Two steps of Lion by numpy: signs of a mean that forgets by b2."""
+  code, = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.S)
+  (tmp_path / 'lion.py').write_text(code)
+  monkeypatch.setattr(optimizers, '__path__', [*optimizers.__path__,
+                                               str(tmp_path)])
+  importlib.invalidate_caches()
+  tx, _ = optim.make(9, name='lion', lr=.5, clip=None, schedule='constant', b2=.5)
+  params = {'bias': jnp.zeros(3)}
+  state, m = tx.init(params), np.zeros(3)
+  for g in np.array([[1., -2., .3], [-.05, 4., -9.]]):
+    updates, state = tx.update({'bias': jnp.float32(g)}, state, params)
+    np.testing.assert_allclose(updates['bias'], -.5 * np.sign(.9 * m + .1 * g))
+    m = .5 * m + .5 * g
