@@ -3,6 +3,9 @@
 Both ways run here, on CPU; lowering for a TPU needs none.
 """
 
+import collections
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -57,6 +60,35 @@ def test_each_platform_is_given_its_own_way(name):
       # What is outside of the branches that a platform takes is not there.
       assert (word in told) == (word in text(way, platform, *arguments)), (
           platform, word)
+
+
+CONVOLUTIONS = {  # As models call them; an image, a kernel, stride.
+    'depthwise': (layers.depthwise, normal(2, 6, 8, 16), normal(3, 3, 1, 16), 2),
+    '1x1 at stride 2': (layers.conv, normal(2, 6, 8, 16), normal(1, 1, 16, 8), 2),
+    '3x3, by Winograd on CPUs': (layers.conv, normal(8, 8, 8, 64),
+                                 normal(3, 3, 64, 64), 1),
+    'narrow root': (layers.conv, normal(2, 16, 16, 3), normal(7, 7, 3, 24), 2),
+}
+
+
+@pytest.mark.parametrize('name', CONVOLUTIONS)
+def test_a_tpu_is_given_xlas_convolutions_and_a_cpu_formulas(name):
+  function, x, kernel, stride = CONVOLUTIONS[name]
+  groups = x.shape[-1] // kernel.shape[2]
+
+  def told(function, platform):
+    found = text(function, platform, x, kernel)
+    return collections.Counter(re.findall(
+        r'stablehlo\.(convolution|dot_general|slice|pad|concatenate)\b', found))
+
+  def ours(x, kernel):
+    return function(x, kernel, stride)
+
+  def xlas(x, kernel):
+    return layers.general_conv(x, kernel, stride, groups)
+
+  assert told(ours, 'tpu') == told(xlas, 'tpu') == {'convolution': 3}
+  assert told(ours, 'cpu') != told(xlas, 'cpu')
 
 
 @pytest.mark.parametrize('far, lost', [
