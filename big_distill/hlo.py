@@ -3,8 +3,7 @@
 Only what runs is counted: the entry computation and the loops, branches and
 calls that it makes, a loop as often as it runs, where its condition compares a
 count from 0 with a constant. What is fused runs as one instruction, which reads
-its operands and writes its results. Of branches the one that moves most counts,
-but in a jax.named_scope('seldom') the one of a condition that is false.
+its operands and writes its results. Of branches the one that moves most counts.
 """
 
 import collections
@@ -128,8 +127,6 @@ def _run(computations, name, times) -> Iterator[Instruction]:
       names = (branches[1].split(', ') if branches else
                [_called(rest, f'{which}_computation')
                 for which in ('true', 'false')])
-      if '/seldom/' in rest:
-        names = names[:1] if branches else names[1:]
       yield from max(([*_run(computations, each.lstrip('%'), times)]
                       for each in names), key=moved)
 

@@ -103,16 +103,6 @@ def test_of_branches_the_one_that_moves_most_counts():
   assert hlo.moved(hlo.instructions(BRANCHES)) == 2 * 8 * 128 * 4
 
 
-@pytest.mark.parametrize('order, maps', [
-    ('branch_computations={%small, %large}', 0),
-    ('branch_computations={%large, %small}', 2),
-    ('true_computation=%large, false_computation=%small', 0)])
-def test_of_a_branch_that_is_seldom_taken_the_other_one_counts(order, maps):
-  name = ', metadata={op_name="jit(f)/norm/seldom/cond"}'
-  text = BRANCHES.replace('branch_computations={%small, %large}', order + name)
-  assert hlo.moved(hlo.instructions(text)) == maps * 8 * 128 * 4
-
-
 def test_of_a_slice_only_what_it_takes_is_read():
   text = '''HloModule m
 

@@ -91,21 +91,20 @@ def test_a_tpu_is_given_xlas_convolutions_and_a_cpu_formulas(name):
   assert told(ours, 'cpu') != told(xlas, 'cpu')
 
 
-@pytest.mark.parametrize('far, lost', [
-    (0, 1e-6), (10, 1e-4), (30, 1e-3),  # At most 2^10 times 378 roundings.
-    (1e3, 1e-6), (-1e5, 1e-6)])  # Taken anew.
-@pytest.mark.parametrize('moments', [norms._moments_about_a_pixel,
-                                     norms._moments_at_once])
-def test_moments_of_a_group_are_those_of_float64(moments, far, lost):
+@pytest.mark.parametrize('far', [0, 10, 1e3, -1e5])
+@pytest.mark.parametrize('moments, kept', [(norms._moments_about_a_pixel, 0),
+                                           (norms._moments_at_once, 1e-5)])
+def test_moments_of_a_group_are_those_of_float64(moments, kept, far):
   x = normal(3, 6, 9, 8)
   x[1] += np.float32(far)  # One image alone.
   shift, mean, var = map(np.float64, jax.jit(
       lambda x: moments(x, 2))(x))
   groups = np.float64(x).reshape(3, 54, 2, 4)
-  want = groups.mean((1, 3)), groups.var((1, 3))
-  for got, wanted in zip((shift + mean, var), want):
-    np.testing.assert_allclose(got[:, ::4], wanted, rtol=1e-6 + lost,
-                               atol=1e-6)
+  np.testing.assert_allclose((shift + mean)[:, ::4], groups.mean((1, 3)),
+                             rtol=1e-6, atol=1e-6)
+  # Plain sums lose the digits that the squared mean is above the variance.
+  np.testing.assert_allclose(var[:, ::4], groups.var((1, 3)), rtol=2e-6,
+                             atol=kept * np.square(groups.mean((1, 3))).max())
 
 
 def test_a_norms_moments_need_nothing_before_them_on_a_tpu():
@@ -115,13 +114,9 @@ def test_a_norms_moments_need_nothing_before_them_on_a_tpu():
         x, np.ones(8, np.float32), np.zeros(8, np.float32), 2, 1e-5, True),
                 platform, normal(2, 5, 7, 8))
 
-  tpu, cpu, cuda = map(told, ('tpu', 'cpu', 'cuda'))
-  # Only in a branch, for where digits would be lost, is a pixel cut out of x.
-  assert 'stablehlo.or' in tpu.split('stablehlo.slice')[0]
-  assert 'stablehlo.slice' in tpu
-  for other in (cpu, cuda):
-    assert 'stablehlo.or' not in other.split('stablehlo.slice')[0]
-    assert 'stablehlo.slice' in other
+  assert 'stablehlo.slice' not in told('tpu')  # A pixel of x, elsewhere.
+  assert 'stablehlo.slice' in told('cpu')
+  assert 'stablehlo.slice' in told('cuda')
 
 
 @pytest.mark.parametrize('name', ['shampoo', 'soap'])
