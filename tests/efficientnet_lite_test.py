@@ -16,7 +16,7 @@ from big_distill import costs
 from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill.models import efficientnet_lite
-from big_distill.models import mobilenet_v3
+from big_distill.ops import bottlenecks
 from big_distill.ops import layers
 from big_distill.weights import efficientnet_lite as weights
 
@@ -191,6 +191,6 @@ def test_a_bad_variant_is_named_with_its_neighbour():
 
 def test_rows_are_mobilenets_with_relu6_and_no_squeeze():
   rows = efficientnet_lite.plan('lite0')
-  assert rows[0] == mobilenet_v3.Row(3, 32, 16, False, jax.nn.relu6, 1)
+  assert rows[0] == bottlenecks.Row(3, 32, 16, False, jax.nn.relu6, 1)
   assert [row.out for row in rows] == [
       16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320]

@@ -18,6 +18,7 @@ from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
 from big_distill.models import mobilenet_v3
+from big_distill.ops import bottlenecks
 from big_distill.ops import layers
 from big_distill.ops import norms
 from big_distill.weights import mobilenet_v3 as weights
@@ -494,7 +495,7 @@ def test_channels_and_squeezes_are_those_of_the_table(variant):
 def test_channels_are_multiples_of_eight_and_lose_no_tenth():
   for channels, want in {1: 8, 8.8: 8, 9: 16, 12: 16, 18: 24, 20: 24,
                          59: 56, 60: 64, 100: 104, 1280: 1280}.items():
-    assert mobilenet_v3.make_divisible(channels) == want
+    assert bottlenecks.make_divisible(channels) == want
 
 
 def test_a_new_model_has_no_opinion_and_normalises_nothing_yet():

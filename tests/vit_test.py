@@ -16,6 +16,7 @@ from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
 from big_distill.models import vit
+from big_distill.ops import transformer
 
 CLASSES, PATCH = 5, 4
 TINY = dict(family='vit', variant=f'mu/{PATCH}', width=16, depth=2, heads=2,
@@ -119,7 +120,7 @@ def test_the_function_is_the_published_one(choice):
 def test_layer_norm_equals_the_formula_however_small_or_far_its_input(moves):
   """Small beside epsilon, or beside the mean, which the fast variance loses."""
   x = np.float32(moves(np.random.default_rng(3).normal(size=(2, 3, 64))))
-  got = vit.layer_norm('norm', jnp.float32).init_with_output(
+  got = transformer.layer_norm('norm', jnp.float32).init_with_output(
       jax.random.key(0), x)[0]
   far = np.float64(x) - np.float64(x).mean(-1, keepdims=True)
   want = far / np.sqrt(np.square(far).mean(-1, keepdims=True) + 1e-6)

@@ -19,7 +19,7 @@ from jaxtyping import Float32
 
 from big_distill import params as params_lib
 from big_distill import registry
-from big_distill.models import mobilenet_v3
+from big_distill.ops import bottlenecks
 from big_distill.ops import layers
 from big_distill.weights import efficientnet_lite as weights
 
@@ -43,20 +43,20 @@ VARIANTS = {  # Times as wide, times as deep; and the size they were made for.
 # Pixels of 0 to 255 less 127, over 128: efficientnet_lite_builder.py.
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
-fold = mobilenet_v3.fold
+fold = bottlenecks.fold
 
 
-def plan(variant: str) -> tuple[mobilenet_v3.Row, ...]:
+def plan(variant: str) -> tuple[bottlenecks.Row, ...]:
   """A variant's blocks. ValueError for a variant that is not in VARIANTS."""
   registry.check('variant of EfficientNet-Lite', variant, VARIANTS)
   width, depth, _ = VARIANTS[variant]
   rows, c = [], STEM
   for i, (repeats, size, stride, expansion, out) in enumerate(ROWS):
-    out = mobilenet_v3.make_divisible(width * out)
+    out = bottlenecks.make_divisible(width * out)
     if 0 < i < len(ROWS) - 1:  # The first and the last are never repeated.
       repeats = math.ceil(depth * repeats)
     for first in [True] + [False] * (repeats - 1):
-      rows.append(mobilenet_v3.Row(size, expansion * c, out, False, nn.relu6,
+      rows.append(bottlenecks.Row(size, expansion * c, out, False, nn.relu6,
                                    stride if first else 1))
       c = out
   return tuple(rows)
@@ -123,16 +123,16 @@ class Model(nn.Module):
   @nn.compact
   def __call__(self, images: layers.Images, train: bool = False
                ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
-    registry.check('norm of EfficientNet-Lite', self.norm, mobilenet_v3.NORMS)
+    registry.check('norm of EfficientNet-Lite', self.norm, bottlenecks.NORMS)
     conv = functools.partial(
-        mobilenet_v3.Conv, mobilenet_v3.NORMS[self.norm][self.folded], train,
+        bottlenecks.Conv, bottlenecks.NORMS[self.norm][self.folded], train,
         same=True)
     out = {}
     x = layers.normalize(images, self.mean, self.std).astype(self.dtype)
     x = out['stem'] = conv(STEM, 3, 2, nn.relu6, name='stem')(x)
     for i, row in enumerate(plan(self.variant), 1):
       name = f'block{i:02d}'
-      x = out[name] = mobilenet_v3.Block(conv, row, name=name)(x)
+      x = out[name] = bottlenecks.Block(conv, row, name=name)(x)
     x = out['top'] = conv(TOP, act=nn.relu6, name='top')(x)
     x = out['pre_logits'] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
     head = nn.Dense(self.num_classes, name='head',

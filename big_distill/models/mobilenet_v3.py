@@ -7,39 +7,23 @@ There is no dropout: a student that matches functions uses none of the
 original's training tricks (Beyer et al., 2022, arXiv 2106.05237).
 """
 
-from collections.abc import Callable
 import functools
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from jaxtyping import Float
 from jaxtyping import Float32
 import numpy as np
 
 from big_distill import params as params_lib
 from big_distill import registry
-from big_distill.ops import initial
+from big_distill.ops import bottlenecks
 from big_distill.ops import layers
-from big_distill.ops import norms
 from big_distill.weights import mobilenet_v3 as weights
 
-Map = Float[Array | np.ndarray, 'b h w c']
-
-
-class Row(NamedTuple):
-  """A bottleneck: expand to `mid` channels, convolve each, project to `out`."""
-  size: int
-  mid: int
-  out: int
-  squeeze: bool
-  act: Callable
-  stride: int
-
-
+Row = bottlenecks.Row
 VARIANTS = {  # Rows of the paper's tables 1 and 2, features before the head.
     'large': ((
         Row(3, 16, 16, False, nn.relu, 1),
@@ -71,20 +55,6 @@ VARIANTS = {  # Rows of the paper's tables 1 and 2, features before the head.
         Row(5, 576, 96, True, nn.hard_swish, 1)), 1024),
 }
 
-# In training, and after `fold`.
-NORMS: dict[str, tuple[Callable, Callable]] = {
-    # The paper's variant has 8 groups everywhere; all channels divide by 8.
-    'gn': (functools.partial(norms.GroupNorm, groups=8),) * 2,
-    'bn': (norms.BatchNorm, norms.Affine),
-}
-
-
-def make_divisible(channels: float) -> int:
-  """The nearest multiple of 8 that is not below nine tenths of `channels`."""
-  near = max(8, int(channels + 4) // 8 * 8)
-  return near + 8 if near < .9 * channels else near
-
-
 def plan(variant: str, width: float = 1.) -> tuple[tuple[Row, ...], int]:
   """(rows, features before the head) of a variant, channels times `width`.
 
@@ -92,24 +62,13 @@ def plan(variant: str, width: float = 1.) -> tuple[tuple[Row, ...], int]:
   """
   registry.check('variant of MobileNetV3', variant, VARIANTS)
   rows, features = VARIANTS[variant]
-  rows = tuple(row._replace(mid=make_divisible(width * row.mid),
-                            out=make_divisible(width * row.out))
+  rows = tuple(row._replace(mid=bottlenecks.make_divisible(width * row.mid),
+                            out=bottlenecks.make_divisible(width * row.out))
                for row in rows)
-  return rows, make_divisible(width * features)
+  return rows, bottlenecks.make_divisible(width * features)
 
 
-dense = functools.partial(nn.Dense, kernel_init=initial.lecun_normal)
-_multiply_add_once = jax.jit(norms.multiply_add)
-
-
-def fold(params: Any) -> Any:
-  """Turns each BatchNorm into a multiply-add, for Model(folded=True)."""
-  if 'var' in params:
-    return dict(zip(('scale', 'bias'), _multiply_add_once(**params)))
-  return {name: fold(child) if isinstance(child, dict) else child
-          for name, child in params.items()}
-
-
+fold = bottlenecks.fold
 LAYOUTS, PUBLISHED, to_ours = weights.LAYOUTS, weights.PUBLISHED, weights.to_ours
 
 
@@ -169,57 +128,6 @@ def at_size(flat: dict[str, Any], size: int | None = None
   return flat, size or 64
 
 
-class Conv(nn.Module):
-  """A convolution without bias, a norm, an activation."""
-  norm: Callable
-  train: bool
-  features: int
-  size: int = 1
-  stride: int = 1
-  act: Callable = lambda x: x
-  depthwise: bool = False
-  same: bool = False  # Padded as TensorFlow does, see layers.conv.
-
-  @nn.compact
-  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
-    shape = (self.size, self.size, 1 if self.depthwise else x.shape[-1],
-             self.features)
-    kernel = self.param('kernel', initial.lecun_normal, shape)
-    convolve = layers.depthwise if self.depthwise else layers.conv
-    x = convolve(x, kernel, self.stride, self.same)
-    return self.act(self.norm(name='norm')(x, self.train))
-
-
-class Squeeze(nn.Module):
-  """Squeeze and excite: scales channels by a function of their means."""
-
-  @nn.compact
-  def __call__(self, x: Map) -> Map:
-    c = x.shape[-1]
-    y = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
-    y = nn.relu(dense(make_divisible(c // 4), name='reduce')(y))
-    y = nn.hard_sigmoid(dense(c, name='expand')(y))
-    return x * y.astype(x.dtype)
-
-
-class Block(nn.Module):
-  """Inverted bottleneck: its ends are narrow and linear."""
-  conv: Callable
-  row: Row
-
-  @nn.compact
-  def __call__(self, x: Map) -> Float[Array, 'b H W d']:
-    size, mid, out, squeeze, act, stride = self.row
-    c, y = x.shape[-1], x
-    if mid != c:
-      y = self.conv(mid, act=act, name='expand')(y)
-    y = self.conv(mid, size, stride, act, depthwise=True, name='depthwise')(y)
-    if squeeze:
-      y = Squeeze(name='squeeze')(y)
-    y = self.conv(out, name='project')(y)
-    return x + y if (stride, out) == (1, c) else y
-
-
 class Model(nn.Module):
   """Maps images [b, h, w, 3] in [-1, 1] to (logits [b, c], intermediates).
 
@@ -246,20 +154,21 @@ class Model(nn.Module):
   @nn.compact
   def __call__(self, images: layers.Images, train: bool = False
                ) -> tuple[Float32[Array, 'b c'], dict[str, Array]]:
-    registry.check('norm of MobileNetV3', self.norm, NORMS)
+    registry.check('norm of MobileNetV3', self.norm, bottlenecks.NORMS)
     rows, features = plan(self.variant, self.width)
-    conv = functools.partial(Conv, NORMS[self.norm][self.folded], train)
+    conv = functools.partial(
+        bottlenecks.Conv, bottlenecks.NORMS[self.norm][self.folded], train)
     out = {}
     x = layers.normalize(images, self.mean, self.std).astype(self.dtype)
-    x = out['stem'] = conv(make_divisible(16 * self.width), 3, 2,
+    x = out['stem'] = conv(bottlenecks.make_divisible(16 * self.width), 3, 2,
                            nn.hard_swish, name='stem')(x)
-    block = nn.remat(Block) if self.remat else Block
+    block = nn.remat(bottlenecks.Block) if self.remat else bottlenecks.Block
     for i, row in enumerate(rows, 1):
       x = out[f'block{i:02d}'] = block(conv, row, name=f'block{i:02d}')(x)
     x = out['top'] = conv(6 * x.shape[-1], act=nn.hard_swish, name='top')(x)
 
     x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    x = nn.hard_swish(dense(features, name='pre_logits')(x))
+    x = nn.hard_swish(bottlenecks.dense(features, name='pre_logits')(x))
     out['pre_logits'] = x
     head = nn.Dense(self.num_classes, name='head',
                     kernel_init=nn.initializers.zeros)

@@ -9,32 +9,22 @@ neither dropout nor stochastic depth.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from jaxtyping import Float
 from jaxtyping import Float32
 import numpy as np
 
 from big_distill import registry
 from big_distill.ops import initial
 from big_distill.ops import layers
+from big_distill.ops import transformer
 from big_distill.weights import vit as weights
 
 AnyArray = Array | np.ndarray
-Tokens = Float[Array, 'b n f']
-
-
-class Shape(NamedTuple):
-  """Features of a token, blocks, attention heads, features inside the MLP."""
-  width: int
-  depth: int
-  heads: int
-  mlp: int
-
+Shape = transformer.Shape
 
 VARIANTS = {  # Zhai et al. (arXiv 2106.04560), table 2; mu is big_vision's.
     'mu': Shape(32, 1, 2, 128),
@@ -49,7 +39,6 @@ VARIANTS = {  # Zhai et al. (arXiv 2106.04560), table 2; mu is big_vision's.
 }
 POOLS = ('gap', 'tok', 'map')  # Mean of tokens; a token of its own; attention.
 POSEMBS = ('learn', 'sincos2d')
-LN_EPS = 1e-6  # Flax's default, which both releases rely on; PyTorch: 1e-5.
 
 
 def decode(variant: str, **numbers: int | None) -> tuple[Shape, int]:
@@ -128,87 +117,6 @@ def sincos2d(h: int, w: int, width: int) -> Float32[np.ndarray, '1 n width']:
   return np.concatenate(waves, axis=1).astype(np.float32)[None]
 
 
-def first(x: Tokens) -> Float[Array, 'b f']:
-  """The first token."""
-  # lax.slice stays a slice where the batch is a symbol; indexing gathers then.
-  return jax.lax.slice_in_dim(x, 0, 1, axis=1).squeeze(1)
-
-
-def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
-  """LayerNorm with this module's epsilon."""
-  # The moments are float32 in any dtype; the fast variance would cancel.
-  return nn.LayerNorm(LN_EPS, dtype, use_fast_variance=False, name=name)
-
-
-def attention(heads: int, dtype: Any) -> nn.MultiHeadDotProductAttention:
-  """Attention under the name that big_vision's files have."""
-  return nn.MultiHeadDotProductAttention(
-      heads, dtype, kernel_init=initial.xavier_uniform,
-      force_fp32_for_softmax=True, name='MultiHeadDotProductAttention_0')
-
-
-class MLP(nn.Module):
-  """Two dense layers with a GELU between them."""
-  features: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Tokens) -> Tokens:
-    def dense(name, features):
-      return nn.Dense(features, dtype=self.dtype, name=name,
-                      kernel_init=initial.xavier_uniform,
-                      bias_init=initial.normal(1e-6))
-
-    # GELU's approximation by tanh; timm and torchvision compute it by erf.
-    y = nn.gelu(dense('Dense_0', self.features)(x), approximate=True)
-    return dense('Dense_1', x.shape[-1])(y)
-
-
-class EncoderBlock(nn.Module):
-  """Attention between tokens, then an MLP on each, both residual."""
-  shape: Shape
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Tokens) -> Tokens:
-    y = layer_norm('LayerNorm_0', self.dtype)(x)
-    x = x + attention(self.shape.heads, self.dtype)(y, y)
-    y = layer_norm('LayerNorm_1', self.dtype)(x)
-    return x + MLP(self.shape.mlp, self.dtype, name='MlpBlock_0')(y)
-
-
-class Encoder(nn.Module):
-  """Blocks and a last norm; returns the result and each block's by name."""
-  shape: Shape
-  dtype: Any
-  remat: bool = False
-
-  @nn.compact
-  def __call__(self, x: Tokens) -> tuple[Tokens, dict[str, Array]]:
-    out, block = {}, nn.remat(EncoderBlock) if self.remat else EncoderBlock
-    for i in range(self.shape.depth):
-      name = f'encoderblock_{i}'
-      x = out[name] = block(self.shape, self.dtype, name=name)(x)
-    out['encoder_norm'] = layer_norm('encoder_norm', self.dtype)(x)
-    return out['encoder_norm'], out
-
-
-class MAPHead(nn.Module):
-  """Pools tokens by the attention of a learned probe."""
-  shape: Shape
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: Tokens) -> Float[Array, 'b f']:
-    b, _, f = x.shape
-    probe = self.param('probe', initial.xavier_uniform, (1, 1, f))
-    probe = jnp.broadcast_to(probe.astype(x.dtype), (b, 1, f))
-    x = attention(self.shape.heads, self.dtype)(probe, x)
-    y = layer_norm('LayerNorm_0', self.dtype)(x)
-    x = x + MLP(self.shape.mlp, self.dtype, name='MlpBlock_0')(y)
-    return first(x)
-
-
 class Model(nn.Module):
   """Maps images [b, h, w, 3] in [-1, 1] to (logits [b, c], intermediates).
 
@@ -261,13 +169,15 @@ class Model(nn.Module):
       cls = self.param('cls', nn.initializers.zeros, (1, 1, f))
       cls = jnp.broadcast_to(cls.astype(self.dtype), (b, 1, f))
       x = jnp.concatenate([cls, x], axis=1)
-    x, out = Encoder(shape, self.dtype, self.remat, name='Transformer')(x)
+    x, out = transformer.Encoder(shape, self.dtype, self.remat,
+                                 name='Transformer')(x)
 
     if self.pool == 'map':
-      x = MAPHead(shape, self.dtype, name='MAPHead_0')(x).astype(jnp.float32)
+      x = transformer.MAPHead(shape, self.dtype, name='MAPHead_0')(x)
+      x = x.astype(jnp.float32)
     else:
       x = x.astype(jnp.float32)
-      x = first(x) if self.pool == 'tok' else jnp.mean(x, axis=1)
+      x = transformer.first(x) if self.pool == 'tok' else jnp.mean(x, axis=1)
     if self.rep_size:
       x = jnp.tanh(nn.Dense(self.rep_size, name='pre_logits',
                             kernel_init=initial.lecun_normal)(x))
