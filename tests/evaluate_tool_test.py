@@ -22,6 +22,13 @@ def test_a_teacher_agrees_with_itself(metrics):
   assert metrics['agree/kl'] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_batch_that_does_not_divide_over_devices_is_named():
+  config = quickstart.get_config('tiny=True')
+  config.batch_size = 30
+  with pytest.raises(ValueError, match='batch_size=30 does not divide over 4 dev'):
+    evaluate.evaluate(config, 'caltech12 teacher', pipeline)
+
+
 def test_the_table_has_a_line_for_every_number(metrics):
   lines = evaluate.table(metrics).splitlines()
   assert [line.split()[0] for line in lines] == [*metrics]

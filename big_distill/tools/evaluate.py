@@ -35,6 +35,8 @@ def evaluate(config: Mapping[str, Any], file: str,
             'student': dict(init=file, size=config['student']['size'])}
   plan_lib.check_keys(config)
   signatures.check(config)
+  parallel.check_batch(config['batch_size'], 1, 1, parallel.device_count(),
+                       parallel.host_count())
   load = lessons_lib.loader(data)
   source, crops = load(config['data']), config.get('crops', {})
   room = classroom.load(config, views.mode('same/ic'), source)
