@@ -24,7 +24,7 @@ from big_distill import command
 from big_distill import costs
 from big_distill import course as course_lib
 from big_distill import parallel
-from big_distill.tools import bench
+from big_distill.tools import footprint
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -46,7 +46,7 @@ def time_step(config, per_device, calls, repeats):
     return scalars
 
   (_, seconds), = stopwatch.in_turn({'step': step}, calls, repeats).values()
-  _, learn = bench.arguments(course, next(course.feed.batches(0)))
+  _, learn = footprint.arguments(course, next(course.feed.batches(0)))
   return seconds, costs.exchanged(
       course.steps.learners[''].program, *learn)
 

@@ -96,6 +96,17 @@ def flops(model: Any, params: Any, size: int) -> int:
       {'params': params}, image)[0], params, image)
 
 
+def training(room: Any) -> tuple[int, int]:
+  """(all teachers', the student's) operations of training on one image.
+
+  room: a classroom.Classroom. Backward counts as two forwards; a teacher whose
+  model is not known as nothing.
+  """
+  return (sum(flops(teacher.model, teacher.params, teacher.size)
+              for teacher in room.models if teacher.model),
+          3 * flops(room.student, room.params, room.size))
+
+
 def parameters(tree: Any) -> int:
   """Number of trainable parameters: neither averages nor steps of int8."""
   def counts(path):

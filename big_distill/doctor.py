@@ -197,9 +197,7 @@ def cost(plan: plan_lib.Plan, room: classroom.Classroom, state: Any,
   state: of the student, or its shapes. price: of an hour of all devices, in
     whatever money.
   """
-  taught = sum(costs.flops(teacher.model, teacher.params, teacher.size)
-               for teacher in room.models if teacher.model)
-  learnt = 3 * costs.flops(room.student, room.params, room.size)
+  taught, learnt = costs.training(room)
   images = plan.total * plan.batch_size
   held = costs.nbytes(state) + sum(
       costs.nbytes(teacher.params) for teacher in room.models)

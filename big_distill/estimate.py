@@ -31,16 +31,10 @@ def flop_per_s() -> float:
   return devices * 2 * side**3 / min(seconds)
 
 
-def flop(room: Any) -> tuple[int, int]:
-  """(all teachers', the student's) operations of training on one image."""
-  return (sum(costs.flops(teacher.model, teacher.params, teacher.size)
-              for teacher in room.models if teacher.model),
-          3 * costs.flops(room.student, room.params, room.size))
-
-
 def text(rooms: list[Any], images: int) -> str:
   """The sentence about students that learn together, from so many images."""
-  total = images * (flop(rooms[0])[0] + sum(flop(room)[1] for room in rooms))
+  taught, _ = costs.training(rooms[0])
+  total = images * (taught + sum(costs.training(room)[1] for room in rooms))
   rate = flop_per_s()
   share = SHARE.get(jax.default_backend(), .15)
   return (f'Estimated time: {duration(total / rate / share)}, for '

@@ -52,11 +52,8 @@ def _introduce_answers(course):
   logging.info('Answers in %s: %d of %d blocks are there; %.4g MB in all, %d '
                'bytes an answer.', store.folder, store.known.sum(),
                store.blocks, store.nbytes / 1e6, store.record)
-  models = [teacher for teacher in room.models if teacher.model]
-  if models:
-    taught = sum(costs.flops(teacher.model, teacher.params, teacher.size)
-                 for teacher in models)
-    learnt = 3 * costs.flops(room.student, room.params, room.size)
+  taught, learnt = costs.training(room)
+  if taught:
     logging.info('A step that reads them has %.0f %% of the arithmetic of one '
                  'that asks the teachers.', 100 * learnt / (learnt + taught))
   if plan.period:

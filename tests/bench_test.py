@@ -21,6 +21,7 @@ from big_distill import teaching
 from big_distill import views
 from big_distill.ops import layers
 from big_distill.tools import bench
+from big_distill.tools import footprint
 from big_distill.tools import noise
 
 PARTS = ['teacher forward', 'student forward + backward', 'optimizer',
@@ -200,11 +201,11 @@ def test_the_largest_batch_is_of_whole_groups_and_a_step_of_it_runs():
       teachers=dict(labels=dict(labels=True)), loss=dict(name='xent'),
       optim=dict(name='sgd', lr=1e-3))
   limit = 500_000
-  batch, memory = bench.largest_batch(config, noise.Noise(5), limit)
+  batch, memory = footprint.largest_batch(config, noise.Noise(5), limit)
   assert batch % (4 * 4) == 0 and batch > 32
   assert .8 * limit < memory <= limit
   with pytest.raises(ValueError, match='smallest batch, 16 images'):
-    bench.largest_batch(config, noise.Noise(5), 1000)
+    footprint.largest_batch(config, noise.Noise(5), 1000)
 
 
 def test_flops_are_two_per_multiply_add():

@@ -25,17 +25,16 @@ from typing import NamedTuple
 
 from absl import flags
 from absl import logging
-import jax
 import jax.numpy as jnp
-import numpy as np
 
+from big_distill import cards
 from big_distill import command
 from big_distill import costs
 from big_distill import course as course_lib
 from big_distill import losses
 from big_distill import parallel
-from big_distill import plan as plan_lib
 from big_distill import views
+from big_distill.tools import footprint
 from big_distill.tools import noise
 from big_distill.tools import stopwatch
 
@@ -134,10 +133,7 @@ def bench(course, config, calls=1, repeats=10, with_input=False):
     except ImportError as error:
       note = f'no {error.name or "TensorFlow"} here'
 
-  room = course.room
-  taught = sum(costs.flops(teacher.model, teacher.params, teacher.size)
-               for teacher in room.models) / 1e9
-  learnt = 3 * costs.flops(room.student, room.params, room.size) / 1e9
+  taught, learnt = (flop / 1e9 for flop in costs.training(course.room))
   gflop = {TEACHER: taught or None, STUDENT: learnt, WHOLE: taught + learnt}
   rows = []
   for part, (first, seconds) in times.items():
@@ -146,44 +142,19 @@ def bench(course, config, calls=1, repeats=10, with_input=False):
                     seconds / times[WHOLE][1], first))
   batch = next(course.feed.batches(0))
   return (rows + ([Row(INPUT, note=note)] if note else []),
-          memory(course, batch))
-
-
-def arguments(course, batch):
-  """Shapes of what a step's two programs take: the teachers', the student's."""
-  state, teachers, batch = costs.step_arguments(
-      course.state, course.room.teacher_params, batch)
-  kept = jax.eval_shape(course.steps.teach, state.step, teachers, batch)[2]
-  return ((state.step, teachers, batch),
-          (state, course.steps.learners[''].numbers[''],
-           {**batch, 'answers': kept}))
-
-
-def memory(course, batch):
-  """Bytes that a step holds on each device, its larger program's and the rest.
-
-  `batch` may be shapes.
-  """
-  teach, learn = arguments(course, batch)
-  d = jax.local_device_count()
-  waiting = [costs.nbytes(course.state) - 4,  # But for the step.
-             costs.nbytes(jax.tree.leaves(teach[1])) // d]
-  programs = [course.steps.teach, course.steps.learners[''].program]
-  return max(costs.memory(program.lower(*taken).compile()) + beside
-             for program, taken, beside in zip(
-                 programs, (teach, learn), waiting))
+          footprint.memory(course, batch))
 
 
 def facts(course, memory):
   """What a number needs beside it to be compared with another."""
   def model(model, params, sees):
-    family = type(model).__module__.rsplit('.', 1)[-1]
-    return (f'{family}, {costs.parameters(params) / 1e6:.3g} M parameters in '
+    return (f'{cards.family_of(model)}, '
+            f'{costs.parameters(params) / 1e6:.3g} M parameters in '
             f'{costs.nbytes(params) / 1e6:.3g} MB, '
             f'{jnp.dtype(model.dtype).name}, sees {sees}')
 
   room = course.room
-  _, learn = arguments(course, next(course.feed.batches(0)))
+  _, learn = footprint.arguments(course, next(course.feed.batches(0)))
   exchanged = costs.exchanged(course.steps.learners[''].program, *learn)
   return {'student': model(room.student, room.params, room.sees),
           'teachers': '; '.join(
@@ -239,31 +210,6 @@ def _define_flags():
   flags.mark_flags_as_required(['config'])
 
 
-def largest_batch(config, data, limit):
-  """(the most images whose step fits into `limit` bytes, the bytes it holds).
-
-  One such step is taken.
-  """
-  unit = (jax.device_count() * config.get('accumulate', 1)
-          * plan_lib.group_of(config))
-  course = course_lib.make({**config, 'batch_size': unit}, data)
-  batch = next(course.feed.batches(0))
-
-  def cost(units):
-    return memory(course, jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-        (len(x) * units, *x.shape[1:]), x.dtype), batch))
-
-  units = costs.largest(cost, limit)
-  if not units:
-    raise ValueError(f'The smallest batch, {unit} images, does not fit into '
-                     f'{limit / 1e9:.1f} GB.')
-  large = parallel.split(jax.tree.map(lambda x: np.repeat(x, units, axis=0),
-                                      batch))
-  jax.block_until_ready(course.steps.take(
-      {'': parallel.replicate(course.state)}, large, 0, 1))
-  return units * unit, cost(units)
-
-
 def main(flag):
   logging.set_verbosity(logging.WARNING)
   if flag.csv:
@@ -274,7 +220,7 @@ def main(flag):
             'data': {**flag.config.get('data', {}), 'resident': False}}
   if flag.largest:
     limit = costs.available()
-    batch, memory = largest_batch(config, data, limit)
+    batch, memory = footprint.largest_batch(config, data, limit)
     print(f'The largest batch is {batch:,} images: a step holds '
           f'{memory / 1e9:.1f} of {limit / 1e9:.1f} GB of each device.')
     return
