@@ -514,11 +514,20 @@ def test_damaged_descriptions_are_said_in_one_line(shards, tmp_path, old, new):
   assert '\n' not in str(error.value)
 
 
-def test_a_path_is_no_name_of_tfds(tmp_path):
+def test_a_path_is_no_name_of_tfds(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=f'is a path.*write folder:{tmp_path}.$'):
     sources.load(str(tmp_path))
   with pytest.raises(ValueError, match='^There is no file or folder .*/none.$'):
     sources.load(f'{tmp_path}/none')
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine').mkdir()
+  with pytest.raises(ValueError, match='mine is a path.*write folder:mine.$'):
+    sources.load('mine')
+  for wrong in ('qqxzqq', 'my photographs teacher=t.npz', 'cifar1O'):
+    with pytest.raises(ValueError, match='^There is no file, folder or dataset '
+                       ) as error:
+      sources.load(wrong)
+    assert len(str(error.value)) < 200
 
 
 def test_other_formats_of_tfds_are_refused(shards, tmp_path):

@@ -1,5 +1,6 @@
 """Datasets that TFDS has prepared, read by the number of an example."""
 
+import difflib
 import os
 
 import numpy as np
@@ -78,13 +79,20 @@ def _builder(name, data_dir):
       continue
     except Exception as error:  # TFDS raises many kinds for damaged files.
       reason = str(error).split('\n')[0]
+      if reason.startswith('Parsing builder name'):  # It can be none.
+        break
       raise ValueError(f'What describes {name} in dataset_info.json and '
                        f'features.json cannot be read ({reason}). Prepare the '
                        'dataset anew.') from error
   known = tfds.list_builders()
   base = name.split('/')[0].split(':')[0]
   bundled = [entry.name for entry in os.scandir(BUNDLED) if entry.is_dir()]
-  registry.check('dataset', base, [*known, *bundled])
+  if os.path.exists(name):
+    raise ValueError(f'{name} is a path, not a name of TFDS: write folder:{name}.')
+  if not difflib.get_close_matches(base, [*known, *bundled], cutoff=.5):
+    raise ValueError(f'There is no file, folder or dataset {base!r}: name a folder '
+                     'of images as folder:PATH, or a dataset of TFDS.')
+  registry.check('file, folder or dataset', base, [*known, *bundled])
   where = data_dir or tfds.core.constants.DATA_DIR
   raise ValueError(f'{name} is not prepared in {where}. To prepare it: '
                    f'tfds build {name} --data_dir={where}')
