@@ -27,7 +27,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
          *sorted((ROOT / 'docs').rglob('*.md'))]
 BLOCK = re.compile(r'^(<!-- needs: [^\n]+ -->\n)?```(?:bash|sh|shell|console)\n'
                    r'(.*?)^```$', re.S | re.M)
-PLAIN = {'.', 'cd', 'pip', 'python3.11'}  # Commands of everybody's.
+PLAIN = {'.', 'cd', 'cp', 'pip', 'python3.11'}  # Commands of everybody's.
 
 # Has programs parse their flags, and end: each in a fork of one process that
 # has imported what takes time. Prints what each said that was wrong.
