@@ -225,6 +225,9 @@ class Model(nn.Module):
     del train  # The same in training and evaluation.
     out = {}
     features = int(64 * self.width)
+    if not features:
+      raise ValueError(f'BiT width={self.width} leaves none of 64 channels: set '
+                       '1/64 or more.')
     root = Root(features, self.folded, name='root_block')
     x = layers.normalize(images, self.mean, self.std).astype(self.dtype)
     x = out['stem'] = root(x)
