@@ -6,7 +6,7 @@ Any Linux machine will do, after pip install "jax[tpu]" where big_distill is
 installed: libtpu compiles without a TPU. Weights and images are not read. One
 program after another, teachers, student, evaluations, it prints what a device
 holds, computes, moves and gives to others, and at the end whether the run fits
-the slice, the largest batch that does, and the least time that the published
+the slice, a larger batch that would, and the least time that the published
 peaks of the chip allow. A line that begins with RESULT has all of it as JSON.
 
 Exits with 1 and one line where the run does not fit, which says what would. A
