@@ -1,13 +1,14 @@
 """What the study shows: each inequality of docs/reproduction.md, judged.
 
-  python -m bench.claims --study=DIR [--markdown] [--figure=STEM]
+  python -m bench.claims --study=DIR [--markdown] [--figure=STEM [--further=DIR]]
 
-DIR is that of bench/reproduce.py. The figure is the paper's Figs 3 and 4: each
-arm at each length, with the range over seeds. An inequality says that one
-side's mean over arms and seeds is above another's, on the same test images. It
-is `shown` where the 95 % interval of the difference, by bootstrap over these
-images, lies above zero; `against` where it lies below; else `null`. Training
-losses, of which there is one a student, take the range over seeds.
+The folders are those of bench/reproduce.py and bench/further.py; of the latter
+the figure has what is longer. It is the paper's Figs 3 and 4: each arm at each
+length, with the range over seeds. An inequality says that one side's mean over
+arms and seeds is above another's, on the same test images: it is `shown` where
+the 95 % interval of the difference, by bootstrap over these images, lies above
+zero; `against` where it lies below; else `null`. Training losses, of which there
+is one a student, take the range over seeds.
 """
 
 from collections.abc import Iterator
@@ -180,10 +181,10 @@ def grid(study: Study) -> tuple[dict[int, dict[str, float]], str]:
   return best, {(-1, -1): 'shown', (1, 1): 'against'}.get(tuple(change), 'null')
 
 
-def panels(study: Study) -> list[figures.Panel]:
+def panels(study: Study, *further: dict) -> list[figures.Panel]:
   """Accuracy against length, that of LONG runs, loss against length."""
   runs: dict[tuple, list[dict]] = {}
-  for row in study.rows:
+  for row in study.rows + [row for row in further if row['epochs'] > LONG]:
     if not row['tuning'] and row['at'] == row['epochs']:
       runs.setdefault((row['arm'], row['epochs'], row['stage']), []).append(row)
 
@@ -221,9 +222,8 @@ def table(study: Study) -> Iterator[list[str]]:
             f'({" to ".join(map(number, judged["interval"]))})',
             judged['verdict']])
   best, verdict = grid(study)
-  means = '; '.join(
-      f'{epochs} epochs: lr {point["lr"]:.2g}, t {point["t"]:.2g}'
-      for epochs, point in best.items())
+  means = '; '.join(f'{epochs} epochs: lr {point["lr"]:.2g}, t {point["t"]:.2g}'
+                    for epochs, point in best.items())
   yield ['11', 'best rate and temperature fall', means, '', '', '', verdict]
 
 
@@ -231,7 +231,8 @@ def main(flag: flags.FlagValues) -> None:
   logging.set_verbosity(logging.WARNING)
   study = Study(flag.study)
   if flag.figure:
-    figures.save(f'{flag.figure}.csv', drawn := panels(study))
+    further = journal.read(flag.further) if flag.further else ()
+    figures.save(f'{flag.figure}.csv', drawn := panels(study, *further))
     figures.draw(drawn, flag.figure, width=2.7)
   for cells in table(study):
     print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
@@ -241,6 +242,7 @@ def _define_flags() -> None:
   flags.DEFINE_string('study', None, "The folder of bench/reproduce.py's --out.",
                       required=True)
   flags.DEFINE_string('figure', None, 'Where to draw: STEM.png, .pdf and .csv.')
+  flags.DEFINE_string('further', None, "The folder of bench/further.py's --out.")
   flags.DEFINE_bool('markdown', False, 'Rows of a table.')
 
 

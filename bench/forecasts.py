@@ -20,6 +20,7 @@ from big_distill.tools import stopwatch
 
 METRICS = {'test_top1': False, 'test_kl': True}  # Whether less is better.
 SCHOOLS = {'all': 'cosine', 'patient': 'cosine, tuned rates',
+           'long': 'cosine, tuned rates',
            'cooled': 'constant, cooled'}
 
 

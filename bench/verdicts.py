@@ -73,6 +73,9 @@ def sums(study: claims.Study) -> Iterator[Sum]:
   for short, long in zip(lengths, lengths[1:]):
     yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
                  funmatch[long], funmatch[short])
+  # Looked at since 3,000 were not run.
+  yield _above(3, 'funmatch, 10000 epochs above 1000', 'top1',
+               funmatch[10_000], funmatch[1000])
   for epochs in (1000, 3000):
     yield _above(3, f'funmatch above labels mixed up, {epochs} epochs', 'top1',
                  funmatch[epochs], labels[epochs])

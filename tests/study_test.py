@@ -20,6 +20,7 @@ from big_distill import params as params_lib
 from big_distill import pretrained
 from big_distill import teaching
 from big_distill import train
+from big_distill.tools import figures
 from configs import quickstart
 from configs import study as study_config
 
@@ -259,6 +260,14 @@ def test_the_figure_has_each_arm_at_each_length(tmp_path):
       (arm, 1000) for arm in sorted(study.ARMS)]
   low, mean, high = (getattr(loss.points[0], key) for key in ('low', 'y', 'high'))
   assert (low, high) == (1.01, 1.03) and mean == pytest.approx(1.02)
+
+  further = [dict(stage=f'long_run_{epochs}', arm='funmatch', epochs=epochs, at=at,
+                  tuning=False, test_top1=.6, loss=.4)
+             for epochs, at in ((10_000, 10_000), (10_000, 5000), (300, 300))]
+  longer, *_ = claims.panels(claims.Study(tmp_path), *further)
+  assert [point for point in longer.points if point not in accuracy.points] == [
+      figures.Point('total epochs', accuracy.y, 'dots', 'funmatch',
+                    'long_run_10000', 10_000, .6, .6, .6, 1)]
 
 
 def test_a_head_is_fitted_to_what_can_be_told_apart():
