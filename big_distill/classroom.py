@@ -10,6 +10,8 @@ from big_distill import registry
 from big_distill import teaching
 from big_distill import views
 
+AVERAGES = ('follow', 'keep')
+
 
 class Classroom(NamedTuple):
   """The models of a run, and the view of each."""
@@ -19,13 +21,19 @@ class Classroom(NamedTuple):
   sees: views.View
   teachers: Sequence[teaching.Teacher]
   combine: str  # How teachers agree, of teaching.COMBINE.
+  averages: str = 'follow'  # Of AVERAGES: what training does to BatchNorm's.
 
   def answer(self, params: Any, images: jax.Array) -> jax.Array:
     """The student's logits [b, c] for images [b, h, w, 3] in [-1, 1]."""
     return self.student.apply({'params': params}, images)[0]
 
   def learn(self, params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
-    """Logits in training, and the running averages that moved: params' leaves."""
+    """Logits in training, and the running averages that moved: params' leaves.
+
+    Averages that are kept normalise in training, too, and do not move.
+    """
+    if self.averages == 'keep':
+      return self.answer(params, images), {}
     (logits, _), moved = self.student.apply(
         {'params': params}, images, train=True, mutable=['averages'])
     return logits, moved.get('averages', {})
@@ -86,6 +94,8 @@ def join(config: Mapping[str, Any], mode: views.Mode, source: Any,
   if size is None:
     raise ValueError('The student does not say the size of its images: set '
                      'config.student.size.')
+  averages = section.pop('averages', 'follow')
+  registry.check('way with running averages', averages, AVERAGES)
   known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
   classes = section.get('num_classes') or len(source.classes) or None
   student, params = pretrained.student(
@@ -93,4 +103,4 @@ def join(config: Mapping[str, Any], mode: views.Mode, source: Any,
   combine = config.get('combine', 'logits')
   teaching.check(teachers, combine, student.num_classes, source)
   return Classroom(student, params, size, mode.student.at(size), teachers,
-                   combine)
+                   combine, averages)

@@ -81,6 +81,8 @@ MEANINGS = {
     'student.init': 'A checkpoint that it starts from: a path or a name.',
     'student.head': "What becomes of the checkpoint's head: keep, drop, or "
                     'reshape, which drops it where classes differ.',
+    'student.averages': "What training does to BatchNorm's: follow the batches, "
+                        'or keep, and normalise by them, for small data.',
     'student.seed': "Of its initial weights, in place of the config's.",
     'student.num_classes': CLASSES, 'student.dtype': DTYPE,
     'student.mean': MEAN, 'student.std': 'See mean.', 'student.remat': REMAT,

@@ -404,6 +404,27 @@ def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
   assert (norm['scale'] != 1).all()  # What learns did learn.
 
 
+def test_averages_that_are_kept_normalise_in_training_too():
+  """Else a head that was fitted to them meets other features at its first step."""
+  model, rng = Normed(), np.random.default_rng(0)
+  x = rng.normal(2, 3, size=(B, S, S, 3)).astype(np.float32)
+  weights = jax.device_get(model.init(jax.random.key(0), x)['params'])
+  room = classroom.Classroom(model, weights, S, VIEW, [], 'logits', 'keep')
+  logits, moved = room.learn(weights, x)
+  np.testing.assert_array_equal(logits, room.answer(weights, x))
+  assert not moved
+  follows, moved = room._replace(averages='follow').learn(weights, x)
+  assert moved and abs(follows - logits).max() > .1
+  tx, lr = optim.make(10, lr=.1, wd=.1)
+  after, _ = pmapped(steps.Lesson((teacher(),), C),
+                     steps.Pupil(room.learn, VIEW, tx, lr))(
+      parallel.replicate(steps.init_state(weights, tx)),
+      parallel.replicate([params(7)]), parallel.split(batch()))
+  norm = parallel.first(after.params)['norm']
+  assert (norm['mean'] == 0).all() and (norm['var'] == 1).all()
+  assert (norm['scale'] != 1).all()
+
+
 def poisoned(at, count, skips):
   """The States after each of `count` steps; teachers are NaN in steps `at`."""
   tx, step = train_step([teacher()], skips=skips)
