@@ -7,10 +7,11 @@
 First its head, by bench/probe.py, then all: so the head's first gradients do not
 spoil what ImageNet taught the rest. The head was fitted to features that running
 averages normalise, so training keeps these: by the moments of its batches the same
-head has 32 % of photographs of CIFAR-10 of which it has 75. It sees 2,048 photographs of Caltech-101
-(twin=caltech101), 20 of each class on average, or 10,240 of CIFAR-10
-(twin=cifar10); students see the first thousand of either, without labels. Not run
-with Caltech-101 yet, whose students learn from the probe itself.
+head has 32 % of photographs of CIFAR-10 of which it has 75. It sees 2,048
+photographs of Caltech-101 (twin=caltech101), 20 of each class on average, or 10,240
+of CIFAR-10 (twin=cifar10); students see the first thousand of either, without
+labels. Not run with Caltech-101 yet, whose students learn from the probe itself, nor
+with CIFAR-10 and averages that are kept.
 """
 
 import ml_collections
