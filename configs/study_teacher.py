@@ -10,8 +10,9 @@ averages normalise, so training keeps these: by the moments of its batches the s
 head has 32 % of photographs of CIFAR-10 of which it has 75. It sees 2,048
 photographs of Caltech-101 (twin=caltech101), 20 of each class on average, or 10,240
 of CIFAR-10 (twin=cifar10); students see the first thousand of either, without
-labels. Not run with Caltech-101 yet, whose students learn from the probe itself, nor
-with CIFAR-10 and averages that are kept.
+labels. The rate is low because the start is good: on CIFAR-10, without a warmup, six
+batches after six steps lost 1.33 nats at the start's parameters, 1.31 by a rate of
+1e-5, 1.44 by 1e-4 and 1.95 by 3e-4. Not run to its end with either yet.
 """
 
 import ml_collections
@@ -22,7 +23,7 @@ from configs import study
 
 def get_config(arg=None):
   arg = common.parse(arg, twin='caltech101', init='teacher.npz', epochs=20,
-                     lr=3e-4, seed=0, data_dir='', tiny=False)
+                     lr=1e-5, seed=0, data_dir='', tiny=False)
   twin = common.choose('twin', arg.twin, study.TWINS)
   c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
