@@ -102,13 +102,15 @@ SECTIONS: dict[Path, dict[str, Key]] = {
     ('answers',): _of(replay.Options),
     ('students', '*'): {name: Key(*plan.KEYS[name]) for name in plan.OWN},
 }
-SECTIONS |= {('evals', '*', part): SECTIONS['data',] for part in ('data', 'train')}
+SECTIONS |= {('evals', '*', part, *path[1:]): SECTIONS[path]
+             for part in ('data', 'train')
+             for path in (('data',), ('data', 'parts', '*'))}
 SECTIONS |= {('students', '*', *path): keys for path, keys in SECTIONS.items()
              if path and path[0] in plan.OWN}
-NAMED: tuple[Path, ...] = (  # Sections that hold sections of any names,
-    ('teachers',), ('evals',), ('data', 'parts'), ('students',),
-    ('students', '*', 'evals'))
-DURATIONS: dict[Path, Sequence[str]] = {  # and durations, in units of choice.
+# Sections that hold sections of any names.
+NAMED: tuple[Path, ...] = tuple(dict.fromkeys(
+    path[:i] for path in SECTIONS for i, name in enumerate(path) if name == '*'))
+DURATIONS: dict[Path, Sequence[str]] = {  # In units of choice.
     (): ('total', 'log'), ('optim',): ('warmup',), ('evals', '*'): ('every',),
     ('checkpoints',): ('every',), ('answers',): ('period',)}
 WHOLE = ('_steps', '_examples')

@@ -54,7 +54,7 @@ def test_a_config_of_the_user_s_imports_what_is_beside_it_and_ours(here):
           'def get_config(arg=None):\n'
           '  import ml_collections\n'
           '  return ml_collections.ConfigDict(dict(\n'
-          '      at=common.__file__, n={}))\n')
+          '      data=dict(name=common.__file__), seed={}))\n')
   (here / 'alone.py').write_text(text.format('', 1))
   os.mkdir('configs')
   (here / 'configs/mine.py').write_text(text.format(
@@ -62,9 +62,9 @@ def test_a_config_of_the_user_s_imports_what_is_beside_it_and_ours(here):
   (here / 'configs/shared.py').write_text('N = 5')
   ours = str(ROOT / 'configs/common.py')
   assert command.resolve(['--config=alone.py']).to_dict() == {
-      'at': ours, 'n': 1}
+      'data': {'name': ours}, 'seed': 1}
   assert command.resolve(['--config=configs/mine.py']).to_dict() == {
-      'at': ours, 'n': 5}
+      'data': {'name': ours}, 'seed': 5}
 
 
 @pytest.mark.parametrize('name, near', [

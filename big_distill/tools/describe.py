@@ -74,7 +74,7 @@ def table(path: signatures.Path) -> str:
 def page() -> str:
   """The whole of docs/configs.md."""
   own = [path for path in signatures.SECTIONS
-         if path[2:] not in (('data',), ('train',)) and path[:1] != ('students',)]
+         if path[2:3] not in (('data',), ('train',)) and path[:1] != ('students',)]
   return '\n\n'.join([HEAD.rstrip(), *map(table, [*own, ('students', '*')])]) + '\n'
 
 
