@@ -70,9 +70,7 @@ def sums(study: claims.Study) -> Iterator[Sum]:
     funmatch[epochs] = side('long', 'funmatch', epochs)
   labels[3000] = side('long', 'labels, mixed up', 3000)
   same[3000] = side('long_same', 'same/ic', 3000)
-  for short, long in zip(lengths, lengths[1:]):
-    yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
-                 funmatch[long], funmatch[short])
+  yield from _rises(funmatch)
   # Looked at since 3,000 were not run.
   yield _above(3, 'funmatch, 10000 epochs above 1000', 'top1',
                funmatch[10_000], funmatch[1000])
@@ -81,11 +79,7 @@ def sums(study: claims.Study) -> Iterator[Sum]:
                  funmatch[epochs], labels[epochs])
   yield _above(5, 'labels mixed up: 1000 epochs above 3000', 'top1',
                labels[1000], labels[3000])
-  yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
-               funmatch[30])
-  for epochs in lengths[1:-1]:
-    yield _above(4, f'funmatch above same/ic, {epochs} epochs', 'top1',
-                 funmatch[epochs], same[epochs])
+  yield from _crosses(funmatch, same, lengths[1:-1])
   for epochs in (300, 1000):
     lead = ((1., side('begun', 'begun', 30)), (-1., side('begun', 'random', 30)))
     if epochs == 300:
@@ -122,6 +116,22 @@ def sums(study: claims.Study) -> Iterator[Sum]:
                side('many', 'cifar, 10240', 1000), many)
 
 
+def _rises(funmatch):
+  """Claim 3, of {epochs: Side} by length: each above the one before."""
+  for (short, before), (long, after) in itertools.pairwise(funmatch.items()):
+    yield _above(3, f'funmatch, {long} epochs above {short}', 'top1', after,
+                 before)
+
+
+def _crosses(funmatch, same, lengths):
+  """Claim 4: behind same/ic at 30 epochs, above it at these."""
+  yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
+               funmatch[30])
+  for epochs in lengths:
+    yield _above(4, f'funmatch above same/ic, {epochs} epochs', 'top1',
+                 funmatch[epochs], same[epochs])
+
+
 def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
   """Those of CIFAR-10."""
   del study
@@ -138,16 +148,10 @@ def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
       yield _above(1, f'{words}, patient', metric, high[1000], low[1000])
     yield _above(1, 'fixed above funmatch, short', metric, fixed[30],
                  funmatch[30])
-  for short, long in zip(lengths, lengths[1:]):
-    yield _above(3, f'funmatch, {long} epochs above {short}', 'top1',
-                 funmatch[long], funmatch[short])
+  yield from _rises(funmatch)
   yield _above(3, 'funmatch above labels mixed up, 1000 epochs', 'top1',
                funmatch[1000], labels[1000])
-  yield _above(4, 'same/ic above funmatch, 30 epochs', 'top1', same[30],
-               funmatch[30])
-  for epochs in lengths[1:]:
-    yield _above(4, f'funmatch above same/ic, {epochs} epochs', 'top1',
-                 funmatch[epochs], same[epochs])
+  yield from _crosses(funmatch, same, lengths[1:])
   yield _above(5, 'labels mixed up: 300 epochs above 1000', 'top1',
                labels[300], labels[1000])
 
