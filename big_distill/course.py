@@ -190,8 +190,7 @@ class _Own:
   """What a config says of a student alone, checked as soon as it is read."""
 
   def __init__(self, config):
-    plan_lib.check_keys(config)
-    signatures.check(config)
+    signatures.check_whole(config)
     self._config = config
     losses.make(**config.get('loss', {}))
     self.open_checkpoints = registry.bind(

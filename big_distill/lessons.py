@@ -49,8 +49,7 @@ def prepare(config: Mapping[str, Any], data: Any,
   Without `read`, teachers' parameters are shapes until they are asked for.
   Raises ValueError where the config asks for what cannot be.
   """
-  plan_lib.check_keys(config)
-  signatures.check(config)
+  signatures.check_whole(config)
   mode = views.mode(config['mode'])
   mix = registry.bind(steps.mixup, **config.get('mixup', {}))
   options = registry.bind(replay.Options, **durations.without(

@@ -209,6 +209,12 @@ def chosen(config: Any, path: Path) -> str | None:
   return option.default
 
 
+def check_whole(config: Any) -> None:
+  """Raises ValueError as plan.check_keys and `check` do, for all of a run."""
+  plan.check_keys(config)
+  check(config)
+
+
 def check(config: Any) -> None:
   """Raises ValueError for a key that means nothing, and a value of another type.
   """

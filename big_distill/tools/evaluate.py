@@ -20,7 +20,6 @@ from big_distill import exams
 from big_distill import faculty as faculty_lib
 from big_distill import lessons as lessons_lib
 from big_distill import parallel
-from big_distill import plan as plan_lib
 from big_distill import registry
 from big_distill import runs
 from big_distill import signatures
@@ -33,8 +32,7 @@ def evaluate(config: Mapping[str, Any], file: str,
   # Each image is asked for once.
   config = {**config, 'data': {**config['data'], 'cache': 'none'},
             'student': dict(init=file, size=config['student']['size'])}
-  plan_lib.check_keys(config)
-  signatures.check(config)
+  signatures.check_whole(config)
   parallel.check_batch(config['batch_size'], 1, 1, parallel.device_count(),
                        parallel.host_count())
   load = lessons_lib.loader(data)
