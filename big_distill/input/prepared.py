@@ -84,11 +84,13 @@ def _builder(name, data_dir):
       raise ValueError(f'What describes {name} in dataset_info.json and '
                        f'features.json cannot be read ({reason}). Prepare the '
                        'dataset anew.') from error
+  if os.path.exists(os.path.expanduser(name)):
+    raise ValueError(f'{name} is a path, not a name of TFDS: write folder:{name}.')
+  if name.startswith(('/', '.', '~')):
+    raise ValueError(f'There is no file or folder {name}.')
   known = tfds.list_builders()
   base = name.split('/')[0].split(':')[0]
   bundled = [entry.name for entry in os.scandir(BUNDLED) if entry.is_dir()]
-  if os.path.exists(name):
-    raise ValueError(f'{name} is a path, not a name of TFDS: write folder:{name}.')
   if not difflib.get_close_matches(base, [*known, *bundled], cutoff=.5):
     raise ValueError(f'There is no file, folder or dataset {base!r}: name a folder '
                      'of images as folder:PATH, or a dataset of TFDS.')

@@ -81,10 +81,6 @@ def load(name: str | None = None, split: str = 'train',
   elif classes:
     raise ValueError(f'data.classes orders folders; TFDS has numbered those of '
                      f'{name}. Leave it out.')
-  elif name.startswith(('/', '.', '~')):
-    there = os.path.exists(os.path.expanduser(name))
-    raise ValueError(f'{name} is a path, not a name of TFDS: write folder:{name}.'
-                     if there else f'There is no file or folder {name}.')
   else:
     source = prepared.source(name, split, data_dir, image, label)
   if not source.num_examples:
