@@ -15,7 +15,7 @@ from big_distill import slices
 
 GIB = 2**30
 # What is left of temporaries, in student and teacher of T224 (docs/tpu.md) and,
-# where they are computed anew, in a R50x1 on a GPU (docs/speed.md): .51, .53, .37.
+# where they are computed anew, in a R50x1 on a GPU (docs/speed.md): .52, .50, .37.
 BFLOAT16, REMAT = .55, .45
 # What lies on the chip, at most, and would not with more images: of v5e and v6e.
 ON_CHIP = 2**27

@@ -122,8 +122,8 @@ def examine(config: Mapping[str, Any], which: slices.Slice,
     plan, hosts = programs.plan, parallel.host_count()
     counts = ', '.join(f'{n} {what}{"s" * (n > 1)}' for n, what in (
         (which.chips, 'chip'), (hosts, 'host'), (which.devices, 'device')))
-    say(f'{which}: {counts}; {plan.batch_size // hosts} images of a batch from each host, '
-        f'{plan.batch_size // which.devices} on each device. Peaks: '
+    say(f'{which}: {counts}; {plan.batch_size // hosts} images of a batch from '
+        f'each host, {plan.batch_size // which.devices} on each device. Peaks: '
         f'{which.chip.source}.')
     compiled: list[fit.Compiled] = []
     for program in programs.all:
