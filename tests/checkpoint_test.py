@@ -113,7 +113,7 @@ def two(tmp_path_factory):
 
 
 def test_no_flipped_bit_restores_other_numbers(two, tmp_path):
-  dice, fallen = random.Random(0), 0
+  dice, fallen = random.Random(0), set()
   files = sorted(path.relative_to(two) for path in (two / '5').rglob('*')
                  if path.is_file() and path.stat().st_size)
   for i, name in enumerate(files * 4):
@@ -124,8 +124,10 @@ def test_no_flipped_bit_restores_other_numbers(two, tmp_path):
     (folder / name).write_bytes(content)
     got, resumed = restore(folder)
     assert resumed and equal(got, state_at(int(got.step))), name
-    fallen += int(got.step) == 4
-  assert fallen > len(files)
+    if int(got.step) == 4:
+      fallen.add(name.parent.as_posix())
+  # orbax also writes files that no restore reads; these are what it reads.
+  assert fallen >= {'5/checksums', '5/default', '5/default/d'}
 
 
 def cut(folder):
