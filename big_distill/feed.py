@@ -52,7 +52,8 @@ class Feed:
       crops['period'] = plan.period
     if source.resident:
       held = data.hold(source)
-      self._images = parallel.share(held[0])
+      tpu = parallel.platform() == 'tpu'
+      self._images = parallel.share(render.spread(held[0]) if tpu else held[0])
       self._draw = registry.bind(data.train_boxes, held=held, **crops)
     else:
       self._draw = registry.bind(data.train_batches, **crops)

@@ -7,7 +7,9 @@ rendered: its boxes and flips exactly, its uint8 values to within 1. Either side
 rounds in its own order before it cuts fractions off, hence the 1.
 
 Resizing is separable and linear. Down a column it is a sum over few rows, which
-are read where they lie; along a row it is a product with a matrix.
+are read where they lie; along a row it is a product with a matrix. TPUs read rows
+in a loop, one after another, so for them images are spread: each fills as much
+room as any, is read whole, and both directions are products.
 """
 
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 from big_distill import views as views_lib
 
 LIMIT = 2**31 - 1  # Bytes: places of pixels are int32.
+TILE = 32, 128  # Of uint8 in a TPU's memory.
 
 # A value of 254.99999 was meant as 255 where the sum of weights is not quite 1.
 SLACK = 1e-3
@@ -32,7 +35,7 @@ class Images:
   There are as many zeros behind the last image as the longest row has bytes.
   Arrays are numpy's on a host and JAX's on devices.
   """
-  pixels: Any  # uint8 [bytes]
+  pixels: Any  # uint8 [bytes], or spread: [n, 3 w, h].
   starts: Any  # int32 [n], the place of the first pixel.
   sizes: Any  # int32 [n, 2], height and width.
   tallest: int = flax.struct.field(pytree_node=False)
@@ -54,6 +57,25 @@ def lay(pixels, sizes):
   return Images(pixels, starts, sizes, tallest, widest)
 
 
+def spread(images):
+  """Images of one size, with zeros to their right and below them, on the host.
+
+  Sizes are of whole tiles, and columns come first, as a TPU's product wants them:
+  else XLA copies all images at each call (seen in programs for a v5e). Images
+  stay as they are where zeros would make them more than LIMIT bytes.
+  """
+  w, h = (-(-size // tile) * tile for size, tile in zip(
+      (images.widest, images.tallest), TILE))
+  shape = len(images.starts), 3 * w, h
+  if np.prod(shape, dtype=np.int64) > LIMIT:
+    return images
+  pixels = np.zeros(shape, np.uint8)
+  for room, start, (h, w) in zip(pixels, images.starts, images.sizes):
+    room[:3 * w, :h] = images.pixels[start:start + 3 * h * w].reshape(
+        h, 3 * w).T
+  return images.replace(pixels=pixels)
+
+
 def views(images, index, boxes, shown):
   """{str(view): uint8 [b, size, size, 3]} of examples, index [b].
 
@@ -66,6 +88,49 @@ def views(images, index, boxes, shown):
 def render(images, index, boxes, view):
   """Pixels of a view, as input/crops.render has them: uint8 [b, s, s, 3]."""
   top, left, height, width, flip = boxes.T
+  weigh = METHODS[views_lib.METHODS[view.crop]][1]
+  places = jnp.arange(view.size)
+  if images.pixels.ndim == 3:
+    total = _shrink_columns(images, index, _weights(
+        weigh, images.pixels.shape[2], top, height, places))
+  else:
+    total = _sum_rows(images, index, boxes, view)
+    left = jnp.zeros_like(left)  # Rows were read from there on.
+  places = jnp.where(flip[:, None] == 1, places[::-1], places)
+  total = total.reshape(*total.shape[:2], -1, 3)
+  columns = _weights(weigh, total.shape[2], left, width, places)
+  pixels = jnp.einsum('bhwc,bsw->bhsc', total, columns,
+                      precision=jax.lax.Precision.HIGHEST)
+  return jnp.floor(pixels + SLACK).astype(jnp.uint8)
+
+
+def _weights(weigh, n, first, length, places):
+  """Of n pixels for outputs `places` [s] or [b, s]: float32 [b, s, n].
+
+  The box has `length` pixels from `first` on, each [b]; others weigh nothing.
+  """
+  pixels = jnp.arange(n) - first[:, None, None]
+  return weigh(places[..., None], pixels, length[:, None, None],
+               places.shape[-1])
+
+
+def _shrink_columns(images, index, rows):
+  """Products of weights [b, s, h] with spread images: [b, s, 3 w].
+
+  In a loop over examples: XLA's gather for TPUs would copy all images first.
+  """
+  def one(each):
+    i, rows = each
+    pixels = jax.lax.dynamic_index_in_dim(images.pixels, i, keepdims=False)
+    return jnp.matmul(rows, pixels.T.astype(jnp.float32),
+                      precision=jax.lax.Precision.HIGHEST)
+
+  return jax.lax.map(one, (index, rows))
+
+
+def _sum_rows(images, index, boxes, view):
+  """Output rows, of images that lie one behind another: [b, s, 3 widest]."""
+  top, left, height, *_ = boxes.T
   first, weight = METHODS[views_lib.METHODS[view.crop]]
   places = jnp.arange(view.size)
   stride, reach = 3 * images.sizes[index, 1], 3 * images.widest
@@ -84,15 +149,7 @@ def render(images, index, boxes, view):
   count = (-(-images.tallest // view.size) + 1
            if first is _first_by_area else 2)
   total = jnp.zeros([len(index), view.size, reach], jnp.float32)
-  total, _ = jax.lax.scan(add, total, jnp.arange(count))
-
-  places = jnp.where(flip[:, None] == 1, places[::-1], places)
-  columns = weight(places[..., None], jnp.arange(images.widest),
-                   width[:, None, None], view.size)  # [b, s, w]
-  total = total.reshape(*total.shape[:2], images.widest, 3)
-  pixels = jnp.einsum('bhwc,bsw->bhsc', total, columns,
-                      precision=jax.lax.Precision.HIGHEST)
-  return jnp.floor(pixels + SLACK).astype(jnp.uint8)
+  return jax.lax.scan(add, total, jnp.arange(count))[0]
 
 
 def _place(i, length, size):

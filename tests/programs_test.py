@@ -58,6 +58,16 @@ def test_devices_may_hold_the_images_and_take_several_steps():
   assert 'x2630400xui8' not in texts['learn']
 
 
+def test_tpus_hold_images_so_that_each_is_read_in_one_turn(monkeypatch):
+  monkeypatch.setattr(parallel, 'platform', lambda: 'tpu')
+  config = tiny(steps_per_call=4)
+  config['data'] = {**config['data'], 'resident': True}
+  _, texts = planned(config)
+  # 64 images of up to 137 pixels, in whole tiles of 128 and three times of 32.
+  assert 'tensor<64x480x256xui8>' in texts['learn']
+  assert 'tensor<2630400xui8>' not in texts['learn']
+
+
 def test_evaluations_are_programs_too():
   _, texts = planned(tiny(), evals=True)
   assert {*texts} == {'teach', 'learn', 'student at central',

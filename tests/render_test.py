@@ -26,6 +26,10 @@ def held(source):
   return pipeline.hold(source)
 
 
+LAYOUTS = pytest.mark.parametrize(
+    'lay', [lambda images: images, render.spread], ids=['flat', 'spread'])
+
+
 def shown(*sizes):
   return [views.View.parse(f'{crop}@{size}') for crop in CROPS
           for size in sizes]
@@ -54,11 +58,12 @@ def test_boxes_flips_indices_and_labels_are_those_of_the_host(source, held):
         assert (pixels == want['views'][str(view)][i]).numpy().all()
 
 
-def test_pixels_are_within_one_of_the_hosts_for_every_crop(source, held):
+@LAYOUTS
+def test_pixels_are_within_one_of_the_hosts_for_every_crop(source, held, lay):
   draw = jax.jit(lambda *args: render.views(*args, shown(16, 40)))
   flips = set()
   for want, batch in zip(*batches(source, held)):
-    got = draw(held[0], batch['index'].astype(np.int32), batch['boxes'])
+    got = draw(lay(held[0]), batch['index'].astype(np.int32), batch['boxes'])
     flips |= {*batch['boxes']['inception#a'][:, 4]}
     for view in shown(16, 40):
       pixels = np.asarray(got[str(view)])
@@ -70,9 +75,11 @@ def test_pixels_are_within_one_of_the_hosts_for_every_crop(source, held):
   assert flips == {0, 1}
 
 
+@LAYOUTS
 @pytest.mark.parametrize('crop', ['squash', 'window#a'])
 @pytest.mark.parametrize('size', [1, 3, 8])
-def test_images_of_a_few_pixels_and_the_last_of_all_are_read_whole(crop, size):
+def test_images_of_a_few_pixels_and_the_last_of_all_are_read_whole(
+    crop, size, lay):
   """Either method, shrinking and growing, each image a neighbour of another."""
   rng = np.random.default_rng(0)
   photos = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in (
@@ -81,11 +88,31 @@ def test_images_of_a_few_pixels_and_the_last_of_all_are_read_whole(crop, size):
   boxes = np.asarray([(0, 0, *photo.shape[:2], i % 2)
                       for i, photo in enumerate(photos)], np.int32)
   draw = jax.jit(lambda *args: render.render(*args, view))
-  got = draw(render.pack(photos), np.arange(5), boxes)
+  got = draw(lay(render.pack(photos)), np.arange(5), boxes)
   for i, photo in enumerate(photos):
     want = tf.image.resize(photo, [size] * 2, views.METHODS[view.crop]).numpy()
     want = want[:, ::-1] if i % 2 else want
     assert np.abs(got[i] - want).max() < 1 + render.SLACK, i
+
+
+@pytest.mark.parametrize('crop', ['squash', 'window#a'])
+def test_a_box_within_an_image_is_the_same_from_either_layout(crop):
+  rng = np.random.default_rng(0)
+  images = render.pack([rng.integers(0, 256, (h, w, 3), np.uint8)
+                        for h, w in ((9, 14), (20, 6))])
+  boxes = np.asarray([(2, 5, 6, 8, 0), (7, 1, 12, 4, 1)], np.int32)
+  view = views.View.parse(f'{crop}@5')
+  flat, spread = (render.render(each, np.arange(2), boxes, view).astype(int)
+                  for each in (images, render.spread(images)))
+  assert np.abs(flat - spread).max() <= 1 and np.ptp(flat) > 100
+
+
+def test_what_would_be_too_large_when_spread_lies_flat(monkeypatch):
+  images = render.pack([np.ones((1, 9, 3), np.uint8), np.ones((9, 1, 3),
+                                                              np.uint8)])
+  assert render.spread(images).pixels.shape == (2, 96, 128)
+  monkeypatch.setattr(render, 'LIMIT', 2 * 96 * 128 - 1)
+  assert render.spread(images) is images
 
 
 def test_hosts_share_the_boxes_of_one_global_batch(source, held):
