@@ -63,8 +63,8 @@ def test_tpus_hold_images_so_that_each_is_read_in_one_turn(monkeypatch):
   config = tiny(steps_per_call=4)
   config['data'] = {**config['data'], 'resident': True}
   _, texts = planned(config)
-  # 64 images of up to 137 pixels, in whole tiles of 128 and three times of 32.
-  assert 'tensor<64x480x256xui8>' in texts['learn']
+  # 64 images of up to 373 pixels a side, in whole tiles.
+  assert 'tensor<64x1152x384xui8>' in texts['learn']
   assert 'tensor<2630400xui8>' not in texts['learn']
 
 
