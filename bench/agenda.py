@@ -18,6 +18,7 @@ MOBILE = dict(family='mobilenet_v3', variant='small', width=.5)
 STUDENTS = {  # Arguments of pretrained.build, and pixels a side.
     'bit': (config.STUDENT, 48),
     'bit32': (config.STUDENT, 32),
+    'thin32': (dict(config.STUDENT, width=.25), 32),
     'mobile_gn': (dict(MOBILE, norm='gn'), 48),
     'mobile_bn': (dict(MOBILE, norm='bn'), 48),
 }
@@ -36,7 +37,7 @@ STREAMS = {  # Pack, and the beginning of HELD that the stream draws from.
     'large': ('large', 'train[:1024]'),
 }
 SIZES = dict(lite0=128, lite1=128, large128=128, large160=160,
-             lite0_cifar=128)  # Of teachers.
+             lite0_cifar=64)  # Of teachers.
 LABELS, BOTH = 'labels', 'both'  # What teaches in a teacher's place.
 
 
@@ -111,6 +112,11 @@ def _by_rate(name, source=FUNMATCH):
                for rate in RATES)
 
 
+def _optimizers(names, epochs, **kwargs):
+  return tuple(Stage(name, epochs, _by_rate(name, **kwargs), optimizer=name)
+               for name in names)
+
+
 PATIENT = (Arm('same/ic', SAME, like='same/ic', rates=RATES),
            Arm('funmatch', rates=LOW),
            Arm('labels, mixed up', Source(teacher=LABELS),
@@ -136,8 +142,7 @@ _CALTECH = (  # In order of worth; docs/reproduction.md says what of it was run.
     *(Stage('patient', epochs, PATIENT, 'rates') for epochs in (30, 100, 300)),
     Stage('stream', 1000, _STREAM),
     *(Stage('patient', epochs, _TUNED) for epochs in (30, 100, 300, 1000)),
-    *(Stage(name, 300, _by_rate(name), optimizer=name)
-      for name in ('adam', 'muon')),
+    *_optimizers(('adam', 'muon'), 300),
     Stage('stream', 300, _STREAM),
     Stage('kinds', 300, _KINDS),
     Stage('teachers', 300, _TEACHERS),
@@ -152,18 +157,17 @@ _CALTECH = (  # In order of worth; docs/reproduction.md says what of it was run.
     *(Stage(name, 300, _by_rate(name), student=name)
       for name in ('mobile_gn', 'mobile_bn')),
     Stage('large', 300, _LARGE),
-    *(Stage(name, 300, _by_rate(name), optimizer=name)
-      for name in ('shampoo', 'soap')),
+    *_optimizers(('shampoo', 'soap'), 300),
     Stage('many', 1000, _MANY[2:]),
     Stage('begun', 1000, _BEGUN),
     Stage('long_same', 3000, _TUNED[:1]),
 )
-_CIFAR = (
-    *(Stage('modes', epochs, _MODES, 'rates', 'bit32')
-      for epochs in (30, 100, 300)),
-    *(Stage('modes', epochs, tuple(arm._replace(rates=()) for arm in _MODES),
-            student='bit32') for epochs in (30, 1000, 300, 100)),
-)
+_CIFAR = tuple(stage._replace(student='thin32') for stage in (
+    *(Stage('modes', epochs, _MODES, 'rates') for epochs in (30, 100)),
+    *(Stage('modes', epochs, tuple(arm._replace(rates=()) for arm in _MODES))
+      for epochs in (30, 300, 100)),
+    *_optimizers(('adam', 'shampoo', 'muon', 'soap'), 100, source=CIFAR),
+))
 TWINS = {
     'caltech101': Twin('caltech', 'lite0', _CALTECH, {
         48: {
@@ -182,7 +186,7 @@ TWINS = {
         32: {FUNMATCH: 300},
     }),
     'cifar10': Twin('cifar', 'lite0_cifar', _CIFAR, {
-        32: {arm.source: 1000 for arm in _MODES}}),
+        32: {arm.source: 300 for arm in _MODES}}),
 }
 
 

@@ -100,7 +100,8 @@ def main(flag: flags.FlagValues) -> None:
   rows = journal.resume(folder)
   lab = lab_lib.Lab(*(dict(item.split('=', 1) for item in each)
                       for each in (flag.packs, flag.teachers)),
-                    flag.dtype, flag.tiny, flag.twin, folder)
+                    flag.dtype, flag.tiny, flag.twin, folder,
+                    alone=jax.default_backend() == 'cpu')
   stages = due(lab, rows, flag.stages)
   lab.ask()
   for i, stage in enumerate(stages):

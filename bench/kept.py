@@ -104,23 +104,33 @@ def _mix(images, number, mixed, setting):
   return jnp.where(mixed, steps.mixup(images, rng, setting.group), images)
 
 
+def make_look(setting: Setting, size: int,
+              teacher: teaching.Teacher) -> Callable:
+  """-> look(images, teacher's params, number, index [b], boxes [b, 5],
+  teacher's boxes, mixed) -> (views, answers) of a row.
+  """
+  def look(images, params, number, index, boxes, asked, mixed):
+    seen = render.render(images, index, boxes, VIEW.at(size))
+    shown = render.render(images, index, asked, VIEW.at(teacher.size))
+    return seen, teacher.answer(params, _mix(
+        steps.scale(shown), number, mixed, setting))
+
+  return look
+
+
 def make_record(setting: Setting, size: int,
                 teacher: teaching.Teacher) -> Callable:
   """-> record(kept, images, teacher's params, number [k], index [k, b], boxes
   [k, b, 5], teacher's boxes, view row, answer row, mixed) -> kept, with k more
   rows.
   """
+  look = make_look(setting, size, teacher)
+
   def record(kept, images, params, number, index, boxes, asked, view_row,
              answer_row, mixed):
-    def look(one):
-      number, index, boxes, asked = one
-      seen = render.render(images, index, boxes, VIEW.at(size))
-      shown = render.render(images, index, asked, VIEW.at(teacher.size))
-      return seen, teacher.answer(params, _mix(
-          steps.scale(shown), number, mixed, setting))
-
-    seen, answers = jax.lax.map(look, (number, index, boxes, asked),
-                                batch_size=TOGETHER)
+    seen, answers = jax.lax.map(
+        lambda row: look(images, params, *row, mixed),
+        (number, index, boxes, asked), batch_size=TOGETHER)
     return Kept(insert(kept.views, seen, view_row),
                 insert(kept.answers, answers, answer_row))
 
@@ -143,11 +153,21 @@ def of_labels(setting: Setting, labels: jax.Array, numbers: jax.Array,
   return jnp.log(jax.vmap(shares)(labels, numbers))
 
 
-def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
-               ) -> Callable:
-  """-> learn(states [a, s], hypers, lessons, kept, count).
+def make_read(setting: Setting) -> Callable:
+  """-> read(kept, view, answer, period, mixed, number) -> (pixels [b, s, s, 3],
+  the teacher's log-probs [b, c]) of an arm at a step.
+  """
+  def read(kept, view, answer, period, mixed, number):
+    place = number % period
+    pixels = _mix(steps.scale(kept.views[view + place]), place, mixed, setting)
+    return pixels, losses.temper(kept.answers[answer + place], 1.)
 
-  It takes `count` steps and returns (states, mean losses [a, s]).
+  return read
+
+
+def make_study(model: Any, optimizer: str) -> Callable:
+  """-> study(state, lr, wd, t, factor of the rate, pixels, target) -> (state,
+  loss): a step of one student.
   """
   def answer(params, images):
     (logits, _), moved = model.apply(
@@ -162,16 +182,22 @@ def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
         state.params, target, {'pixels': pixels})
     return pupil.update(state, grads, averages)[0], loss
 
-  def look(kept, view, answer, period, mixed, number):
-    place = number % period
-    pixels = _mix(steps.scale(kept.views[view + place]), place, mixed, setting)
-    return pixels, losses.temper(kept.answers[answer + place], 1.)
+  return study_one
+
+
+def make_learn(setting: Setting, model: Any, optimizer: str = 'adam',
+               ) -> Callable:
+  """-> learn(states [a, s], hypers, lessons, kept, count).
+
+  It takes `count` steps and returns (states, mean losses [a, s]).
+  """
+  read, study_one = make_read(setting), make_study(model, optimizer)
 
   def learn(states, hypers, lessons, kept, count):
     def step(_, carry):
       states, total = carry
       number, axes = states.step, axes_of(states)
-      pixels, target = jax.vmap(look, (None, 0, 0, 0, 0, None))(
+      pixels, target = jax.vmap(read, (None, 0, 0, 0, 0, None))(
           kept, lessons.view, lessons.answer, lessons.period, lessons.mixed,
           number)
       factor = study.schedule(number, hypers.total, hypers.warmup,

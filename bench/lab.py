@@ -29,8 +29,9 @@ CALL, FIRST = 80, 8  # Steps of a call, and of a program's first two.
 EVERY = 4  # Evaluations of a run.
 WARMUP = .05  # Share of a run; of those that are cooled, of 100 epochs.
 COOLDOWN = .2
-SECONDS = .00055, .001  # A step, for each student and besides: a first guess.
-ROW = .002  # Seconds to record one.
+# First guesses, stacked on an accelerator and alone on a CPU: seconds of a step,
+# for each student and besides, and to record a row.
+GUESS = {False: (.00055, .001, .002), True: (.2, .1, 1.)}
 SAVED = 30  # Seconds from one copy of states that may pause to the next.
 FEW = {  # In place of configs/study.py's splits.
     'caltech101': dict(val='train[2048:2060]', test='test[:3000][:9]'),
@@ -53,10 +54,14 @@ class Marked(NamedTuple):
 
 
 class Lab:
-  """Runs stages, of {name: file}; who pauses has states in `folder`."""
+  """Runs stages, of {name: file}; who pauses has states in `folder`.
+
+  alone: students and rows come one after another, as CPUs want them.
+  """
 
   def __init__(self, packs: dict[str, str], teachers: dict[str, str],
-               dtype: str, tiny: bool, twin: str, folder: pathlib.Path):
+               dtype: str, tiny: bool, twin: str, folder: pathlib.Path,
+               alone: bool):
     self._pool = concurrent.futures.ThreadPoolExecutor(6)
     self.tiny, self.per_epoch = tiny, .1 if tiny else 8
     self.twin, self._folder = agenda.TWINS[twin], folder
@@ -85,11 +90,12 @@ class Lab:
             name: jax.device_put(teacher.params)
             for name, teacher in self.teachers.items()}, self.steps,
         {name: 'train[:32]' if tiny else split
-         for name, (_, split) in agenda.STREAMS.items()}, self.twin.teacher)
+         for name, (_, split) in agenda.STREAMS.items()}, self.twin.teacher,
+        alone)
     self._programs = programs.Programs(
-        self.setting, own, self._splits, tiny, self._pool)
+        self.setting, own, self._splits, tiny, alone, self._pool)
     self.told = None  # {split: the first teacher's log-probs}, being asked.
-    self._shelves, self._pace = {}, {}
+    self._shelves, self._pace, self._guess = {}, {}, GUESS[alone]
     self.start = None  # Parameters [s, ...] of students that began from labels.
 
   def lacks(self, stage: agenda.Stage) -> list[str]:
@@ -117,13 +123,13 @@ class Lab:
   def forecast(self, stage: agenda.Stage) -> float:
     """Seconds that a stage will take once its rows are recorded."""
     pace = self._pace.get(self._programs.key(stage)) or (
-        SECONDS[0] * len(stage.arms) * stage.columns + SECONDS[1])
+        self._guess[0] * len(stage.arms) * stage.columns + self._guess[1])
     times = 1.3 if stage.cooldowns else 1
     return self.steps(stage.epochs) * pace * times
 
   def recording(self, stage: agenda.Stage) -> float:
     """Seconds that it will take to record what a stage reads."""
-    return ROW * sum(self._shelf(stage).lacks(source, self.steps(
+    return self._guess[2] * sum(self._shelf(stage).lacks(source, self.steps(
         max(arm.period or stage.epochs for arm in stage.arms
             if arm.source == source)))
                      for source in {arm.source for arm in stage.arms})

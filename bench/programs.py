@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from bench import agenda
+from bench import alone as alone_lib
 from bench import kept as kept_lib
 from bench import school
 from bench import shelf as shelf_lib
@@ -27,11 +28,14 @@ class Programs:
   """What trains and examines students; the first to ask begins to compile it."""
 
   def __init__(self, setting: kept_lib.Setting, data: packed.Data,
-               splits: dict[str, str], tiny: bool,
+               splits: dict[str, str], tiny: bool, alone: bool,
                pool: concurrent.futures.Executor):
-    """`splits` {name: split of `data`} are what students are examined on."""
+    """`splits` {name: split of `data`} are what students are examined on.
+
+    alone: students come one after another (bench/alone.py), not stacked.
+    """
     self._setting, self._data, self._splits = setting, data, splits
-    self._tiny, self._pool = tiny, pool
+    self._tiny, self._alone, self._pool = tiny, alone, pool
     self._created: dict[tuple[str, int], concurrent.futures.Future] = {}
     self._learners: dict[tuple, concurrent.futures.Future] = {}
     self._exams: dict[str, concurrent.futures.Future] = {}
@@ -68,6 +72,8 @@ class Programs:
 
       def compile_():
         model, first = created.result()
+        if self._alone:  # The first step compiles it.
+          return alone_lib.make_learn(self._setting, model, stage.optimizer)
         states = jax.eval_shape(functools.partial(begin, stage), jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((*shape, *x.shape), x.dtype),
             first))
@@ -90,10 +96,13 @@ class Programs:
 
       def compile_():
         model, first = created.result()
-        exam = school.make_exam(model, {
+        make = (alone_lib if self._alone else school).make_exam
+        exam = make(model, {
             name: school.pixels_of(self._data, split,
                                    f'central@{self.model(stage)[1]}')
             for name, split in self._splits.items()})
+        if self._alone:
+          return exam
         with layers.stacked():
           exam(jax.tree.map(lambda x: np.stack([[x] * 3]), first))
         return exam

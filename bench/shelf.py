@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import agenda
+from bench import alone as alone_lib
 from bench import kept as kept_lib
 from bench import study
 from big_distill import packed
@@ -31,6 +32,7 @@ class Room(NamedTuple):
   steps: Callable[[float], int]  # Of so many epochs.
   splits: dict[str, str]  # Of streams.
   first: str  # The teacher by whose program views are kept for labels.
+  alone: bool = False  # Rows are made one after another (bench/alone.py).
 
 
 def packs(images: list[render.Images]) -> list[render.Images]:
@@ -100,7 +102,10 @@ class Shelf:
     """
     room, pack = self._room, agenda.STREAMS[stream][0]
     key = who, len(room.images[pack].starts)
-    if key not in self._programs:
+    if key not in self._programs and room.alone:
+      self._programs[key] = self._pool.submit(
+          alone_lib.make_record, room.setting, self.size, room.teachers[who])
+    elif key not in self._programs:
       b = room.setting.batch_size
       one = np.int32(0)
       args = shape((self.kept, room.images[pack], room.params[who],

@@ -5,7 +5,7 @@
 
 The teacher knows far more than the photographs its students see could teach by
 their labels: it is an EfficientNet-Lite0 from ImageNet, with a head fitted to
-labels (bench/probe.py), on CIFAR-10 (twin=cifar10) then tuned as a whole
+labels (bench/probe.py), on CIFAR-10 (twin=cifar10) tuned as a whole
 (configs/study_teacher.py). teacher=labels is the baseline.
 
 bench/reproduce.py runs the study itself, many students at once. Not run with this
@@ -21,8 +21,8 @@ TWINS = {  # Teachers have learned from the labels of `taught`.
                        taught='train[:2048]', val='train[2048:]',
                        test='test[:3000]', size=48, teacher_size=128),
     'cifar10': dict(name='cifar10_jpeg', train='train[:1024]', n=1024,
-                    taught='train[:10240]', val='train[48000:49000]',
-                    test='test[:3000]', size=32, teacher_size=128),
+                    taught='train[:48000]', val='train[48000:49000]',
+                    test='test[:3000]', size=32, teacher_size=64),
 }
 STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)  # 30 MFLOP at 48 px.
 RATES, DECAY = [.003, .01, .03], 1e-4

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench import agenda
+from bench import alone
 from bench import kept as kept_lib
 from bench import school
 from bench import shelf as shelf_lib
@@ -48,7 +49,7 @@ def shelf(room):
   return shelf
 
 
-def learn(room, shelf, sources, periods, seeds, lr):
+def learn(room, shelf, sources, periods, seeds, lr, stacked=True):
   """(Parameters [a, s, ...], losses) after STEPS steps."""
   created = [pretrained.create(size=SIZE, seed=seed, num_classes=CLASSES,
                                **STUDENT) for seed in seeds]
@@ -59,7 +60,9 @@ def learn(room, shelf, sources, periods, seeds, lr):
       [shelf.answer[source] for source in sources], periods)),
                              np.asarray([source.mixed for source in sources]))
   ones = np.ones_like(lr)
-  states, losses = jax.jit(kept_lib.make_learn(room.setting, created[0][0]))(
+  program = (jax.jit(kept_lib.make_learn(room.setting, created[0][0]))
+             if stacked else alone.make_learn(room.setting, created[0][0]))
+  states, losses = program(
       kept_lib.begin(params, 'adam'), kept_lib.Hypers(
           lr, 1e-3 * ones, ones, np.int32(STEPS), np.int32(0), np.int32(0)),
       lessons, shelf.kept, np.int32(STEPS))
@@ -92,6 +95,44 @@ def test_kept_rows_teach_as_views_do_that_are_rendered(room, shelf):
       moved = distance(jax.tree.map(lambda x, i=other: x[i, 1], want), begun)
       # Seen: up to 1.4e-5 of what it moved from itself, .3 and more from others.
       assert (apart < .01 * moved) == (arm == other)
+
+
+def test_students_alone_are_those_that_are_stacked(room, shelf):
+  seeds, lr = [5, 3], np.float32([[1, 2], [3, .5]]) * np.float32(1e-4)
+  (got, losses), (want, want_losses) = (
+      learn(room, shelf, [SAME, FUNMATCH], [2, STEPS], seeds, lr, stacked)
+      for stacked in (False, True))
+  np.testing.assert_allclose(losses, want_losses, rtol=1e-3)
+  for i in np.ndindex(2, 2):
+    one, other, *rest = (jax.tree.map(lambda x, j=j: x[j], tree)
+                         for tree, j in ((got, i), (want, i), (want, (1 - i[0],
+                                                                      i[1]))))
+    assert distance(one, other) < .01 * distance(one, *rest)
+
+
+def test_rows_alone_are_those_that_are_recorded_together(room, shelf):
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    other = shelf_lib.Shelf(SIZE, dict.fromkeys((FUNMATCH, SAME, LABELS), STEPS),
+                            room._replace(alone=True), pool)
+    for source in (SAME, FUNMATCH, LABELS):
+      other.record(source, STEPS)
+  np.testing.assert_array_equal(other.kept.views, shelf.kept.views)
+  np.testing.assert_allclose(other.kept.answers, shelf.kept.answers, atol=1e-4)
+  assert np.ptp(shelf.kept.answers[shelf.answer[SAME]]) > .1
+
+
+def test_an_exam_alone_is_that_of_all(room):
+  model, one = pretrained.create(size=SIZE, seed=1, num_classes=CLASSES,
+                                 **STUDENT)
+  params = jax.tree.map(lambda x: np.stack([[x, x * .5]]), one)
+  rng = np.random.default_rng(0)
+  images = {name: rng.integers(0, 256, (n, SIZE, SIZE, 3), np.uint8)
+            for name, n in (('val', 5), ('test', 300))}
+  got, want = (make(model, images)(params)
+               for make in (alone.make_exam, school.make_exam))
+  for name in images:
+    assert got[name].shape == (1, 2, len(images[name]), CLASSES)
+    np.testing.assert_allclose(got[name], want[name], atol=1e-4)
 
 
 def test_rows_that_repeat_are_the_first_ones_again(room, shelf):

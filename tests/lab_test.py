@@ -26,9 +26,9 @@ def make(tmp_path_factory):
     arrays |= pack.pack((render.pack(images), np.arange(n) % 4), split, 12, 90)
   folder = tmp_path_factory.mktemp('lab')
   np.savez(folder / 'pack.npz', **arrays)
-  return lambda twin, pack, teacher: lab_lib.Lab(
+  return lambda twin, pack, teacher, alone=False: lab_lib.Lab(
       {pack: str(folder / 'pack.npz')}, {teacher: ''}, 'float32', True, twin,
-      folder)
+      folder, alone)
 
 
 @pytest.fixture(scope='module')
@@ -109,7 +109,7 @@ def test_a_run_that_pauses_goes_on_as_if_it_had_not(lab, monkeypatch):
 def test_the_second_twin_learns_from_five_kinds_of_answers(make):
   """A fixed teacher answers the same for each photograph, an independent one
   something else than one that sees what the student sees."""
-  lab = make('cifar10', 'cifar', 'lite0_cifar')
+  lab = make('cifar10', 'cifar', 'lite0_cifar', alone=True)
   modes = next(stage for stage in lab.twin.plan
                if stage.name == 'modes_rates_30')
   lab.ask()
