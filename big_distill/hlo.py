@@ -224,14 +224,3 @@ def collectives(ran: Iterable[Instruction]) -> dict[str, tuple[int, int]]:
       found[kind] = (count + each.times, size + each.times * max(
           sum(x.nbytes for x in some) for some in (each.operands, received)))
   return dict(found)
-
-
-def by_operation(ran: Iterable[Instruction]) -> dict[str, int]:
-  """{operation: bytes moved by all of its kind}, the largest first."""
-  found = collections.Counter()
-  for each in ran:
-    op = each.op
-    if op == 'fusion':  # Named for what it holds, with a number behind.
-      op = 'fusion ' + re.sub(r'[._\d]+(clone|remat)?[._\d]*$', '', each.name)
-    found[op] += each.moved * each.times
-  return {op: size for op, size in found.most_common() if size}
