@@ -55,6 +55,7 @@ FUNMATCH, SAME = Source(), Source(mixed=False)
 CIFAR = Source('cifar', 'lite0_cifar')
 FIXED, INDEPENDENT = (CIFAR._replace(mixed=False, shown=shown)
                       for shown in ('central', 'inception#teacher'))
+OTHERS = {kind: Source(kind, 'lite0_cifar') for kind in ('caltech', 'dtd')}
 
 
 class Arm(NamedTuple):
@@ -166,6 +167,8 @@ _CIFAR = tuple(stage._replace(student='thin32') for stage in (
     *(Stage('modes', epochs, _MODES, 'rates') for epochs in (30, 100)),
     *(Stage('modes', epochs, tuple(arm._replace(rates=()) for arm in _MODES))
       for epochs in (30, 300, 100)),
+    Stage('kinds', 100, tuple(Arm(kind, source)
+                              for kind, source in OTHERS.items())),
     *_optimizers(('adam', 'shampoo', 'muon', 'soap'), 100, source=CIFAR),
 ))
 TWINS = {
@@ -186,7 +189,8 @@ TWINS = {
         32: {FUNMATCH: 300},
     }),
     'cifar10': Twin('cifar', 'lite0_cifar', _CIFAR, {
-        32: {arm.source: 300 for arm in _MODES}}),
+        32: {**{arm.source: 300 for arm in _MODES},
+             **dict.fromkeys(OTHERS.values(), 100)}}),
 }
 
 

@@ -100,10 +100,7 @@ def sums(study: claims.Study) -> Iterator[Sum]:
                best(study, 'mobile_gn', 300), best(study, 'mobile_bn', 300))
   own = side('kinds', 'caltech', 300)
   for kind in ('dtd', 'cifar'):
-    other = side('kinds', kind, 300)
-    yield Sum(10, f'{kind} above a quarter of its own', 'top1',
-              ((1., other), (-.25, own)))
-    yield _above(10, f'its own above {kind}', 'top1', own, other)
+    yield from _by_others(kind, side('kinds', kind, 300), own)
   own, few, many = (side('many', arm, 300)
                     for arm in ('caltech', 'cifar', 'cifar, 10240'))
   yield Sum(10, '10240 of cifar above a quarter of its own', 'top1',
@@ -152,6 +149,17 @@ def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
   yield _above(5, 'labels mixed up: 100 epochs above 300', 'top1',
                labels[100], labels[300])
   yield from _against_adam(study, ('shampoo', 'muon', 'soap'), 100)
+  caltech, dtd = (claims.Side((kind,), 100, 'kinds') for kind in agenda.OTHERS)
+  for kind, other in (('caltech', caltech), ('dtd', dtd)):
+    yield from _by_others(kind, other, funmatch[100])
+  yield _above(10, 'caltech, which is nearer, above dtd', 'top1', caltech, dtd)
+
+
+def _by_others(kind, other, own):
+  """Claim 10: photographs of another kind teach, worse than its own."""
+  yield Sum(10, f'{kind} above a quarter of its own', 'top1',
+            ((1., other), (-.25, own)))
+  yield _above(10, f'its own above {kind}', 'top1', own, other)
 
 
 def _against_adam(study, names, epochs):
