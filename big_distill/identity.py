@@ -112,8 +112,11 @@ class Identity:
 
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
   """The flat part of a config that decides results."""
-  return {key: value for key, value in runs.flat(config).items()
+  flat = runs.flat(config)
+  kept = {key: value for key, value in flat.items()
           if not any(fnmatch.fnmatchcase(key, free) for free in FREE)}
+  # Answers that are kept are rounded. Where they are kept changes nothing.
+  return kept | ({'answers.store': True} if flat.get('answers.store') else {})
 
 
 def facts(course: course_lib.Course) -> dict[str, Any]:

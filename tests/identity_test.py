@@ -119,6 +119,16 @@ def test_what_changes_no_result_goes_through(begun, changes, caplog):
       json.dumps(changed(**changes))))
 
 
+def test_answers_stay_kept_or_live_wherever_they_are_kept(begun):
+  kept = changed(answers__store='/a')
+  with pytest.raises(ValueError, match='answers.store not set there, true here'):
+    go_on(begun, kept)
+  go_on(begun, kept, allow=['answers.store'])
+  go_on(begun, changed(answers__store='/b'))
+  with pytest.raises(ValueError, match='answers.store true there, not set here'):
+    go_on(begun)
+
+
 @pytest.mark.parametrize('key', FACTS)
 def test_data_and_teachers_that_changed_under_a_run_are_refused(begun, key):
   before = files(begun)
