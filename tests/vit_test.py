@@ -328,6 +328,7 @@ def test_what_does_not_fit_is_said_in_one_line(tmp_path):
       (dict(variant='Z/16'), 'no ViT'),
       (dict(variant='S'), 'S/16, for example'),
       (dict(pool='gab'), 'did you mean gap'), (dict(heads=3), 'heads share'),
+      (dict(rep_size=-1), 'rep_size.*-1'),
       (dict(posemb='sincos'), 'did you mean sincos2d')):
     with pytest.raises(ValueError, match=message):
       made(**choice)

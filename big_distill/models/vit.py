@@ -17,6 +17,7 @@ from jaxtyping import Array
 from jaxtyping import Float32
 import numpy as np
 
+from big_distill import bounds
 from big_distill import registry
 from big_distill.ops import initial
 from big_distill.ops import layers
@@ -153,6 +154,7 @@ class Model(nn.Module):
     del train  # The same in training and evaluation.
     registry.check('pool', self.pool, POOLS)
     registry.check('posemb', self.posemb, POSEMBS)
+    bounds.check('rep_size', self.rep_size, least=0, whole=True)
     shape, patch = decode(self.variant, width=self.width, depth=self.depth,
                           heads=self.heads, mlp=self.mlp)
     f = shape.width

@@ -131,8 +131,9 @@ def collect(paths: Sequence[str], metric: str) -> dict[float, list[float]]:
   for path in paths:
     run = runs_lib.read(path)
     if run.result is None:
-      raise ValueError(f'{run.path} has no result.json: it is not finished, and '
-                       'lengths are compared by final values.')
+      raise ValueError(f'{run.path} has no result.json: it is no workdir of a run, '
+                       'or not finished, and lengths are compared by final '
+                       'values.')
     length = (run.config or {}).get('total_epochs') or run.last(metrics.EPOCH)
     value = run.last(metric)
     if value is None or not length:
