@@ -11,7 +11,7 @@ zero; `against` where it lies below; else `null`. Training losses, of which ther
 is one a student, take the range over seeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import functools
 import pathlib
 from typing import Any, NamedTuple
@@ -181,17 +181,18 @@ def grid(study: Study) -> tuple[dict[int, dict[str, float]], str]:
   return best, {(-1, -1): 'shown', (1, 1): 'against'}.get(tuple(change), 'null')
 
 
-def panels(study: Study, *further: dict) -> list[figures.Panel]:
-  """Accuracy against length, that of LONG runs, loss against length."""
+def panels(rows: Sequence[dict], teacher: float,
+           patient: int = LONG) -> list[figures.Panel]:
+  """Accuracy against length, that of patient runs, loss against length."""
   runs: dict[tuple, list[dict]] = {}
-  for row in study.rows + [row for row in further if row['epochs'] > LONG]:
+  for row in rows:
     if not row['tuning'] and row['at'] == row['epochs']:
       runs.setdefault((row['arm'], row['epochs'], row['stage']), []).append(row)
 
   def panel(x_of, y_of, key, style, lengths=()):
     points = []
-    for (arm, epochs, stage), rows in sorted(runs.items()):
-      values = [row[key] for row in rows]
+    for (arm, epochs, stage), group in sorted(runs.items()):
+      values = [row[key] for row in group]
       if not lengths or epochs in lengths:
         points.append(figures.Point(
             x_of, y_of, style, arm, stage, epochs, float(np.mean(values)),
@@ -200,13 +201,18 @@ def panels(study: Study, *further: dict) -> list[figures.Panel]:
 
   drawn = [
       panel(figures.LENGTH, metrics.STUDENT, 'test_top1', 'dots'),
-      panel(figures.RANK, metrics.STUDENT, 'test_top1', 'ranked', [LONG]),
+      panel(figures.RANK, metrics.STUDENT, 'test_top1', 'ranked', [patient]),
       panel(figures.LENGTH, metrics.LOSS, 'loss', 'dots')]
-  top = study.teacher()
   drawn[0].points.append(figures.Point(
-      figures.LENGTH, metrics.STUDENT, 'teacher', 'teacher', '', '',
-      top, top, top, 1))
+      figures.LENGTH, metrics.STUDENT, 'teacher', 'teacher', '', '', teacher,
+      teacher, teacher, 1))
   return drawn
+
+
+def draw(drawn: list[figures.Panel], stem: str) -> None:
+  """STEM.png and .pdf of `panels`, and .csv of what is on them."""
+  figures.save(f'{stem}.csv', drawn)
+  figures.draw(drawn, stem, width=2.7)
 
 
 def table(study: Study) -> Iterator[list[str]]:
@@ -232,8 +238,9 @@ def main(flag: flags.FlagValues) -> None:
   study = Study(flag.study)
   if flag.figure:
     further = journal.read(flag.further) if flag.further else ()
-    figures.save(f'{flag.figure}.csv', drawn := panels(study, *further))
-    figures.draw(drawn, flag.figure, width=2.7)
+    draw(panels([*study.rows, *(
+        row for row in further if row['epochs'] > LONG)], study.teacher()),
+         flag.figure)
   for cells in table(study):
     print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
 

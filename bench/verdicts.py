@@ -1,6 +1,6 @@
 """What the study's later parts show: their inequalities, judged.
 
-  python -m bench.verdicts --study=DIR [--twin=cifar10] [--markdown]
+  python -m bench.verdicts --study=DIR [--twin=cifar10] [--markdown] [--figure=STEM]
 
 DIR is that of bench/further.py, of the same twin. An inequality is a sum of
 sides, each the mean over its arms and seeds times a factor, that must be above
@@ -129,7 +129,7 @@ def _crosses(funmatch, same, lengths):
 
 def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
   """Those of CIFAR-10."""
-  lengths = (30, 100, 300)
+  lengths = (30, 100, PATIENT)
   by_name = {arm: {epochs: claims.Side((arm,), epochs, 'modes')
                    for epochs in lengths}
              for arm in ('fixed', 'independent', 'same/ic', 'funmatch',
@@ -139,7 +139,7 @@ def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
     for words, high, low in (('independent above fixed', independent, fixed),
                              ('same above independent', same, independent),
                              ('funmatch above same', funmatch, same)):
-      yield _above(1, f'{words}, patient', metric, high[300], low[300])
+      yield _above(1, f'{words}, patient', metric, high[PATIENT], low[PATIENT])
     yield _above(1, 'fixed above funmatch, short', metric, fixed[30],
                  funmatch[30])
   yield from _rises(funmatch)
@@ -169,6 +169,7 @@ def _against_adam(study, names, epochs):
                  best(study, 'adam', epochs), best(study, name, epochs))
 
 
+PATIENT = 300  # Epochs of CIFAR-10's longest runs.
 SUMS = {'caltech101': sums, 'cifar10': sums_cifar10}
 
 
@@ -211,7 +212,15 @@ def table(study: claims.Study, twin: str) -> Iterator[list[str]]:
 
 def main(flag: flags.FlagValues) -> None:
   logging.set_verbosity(logging.WARNING)
-  for cells in table(claims.Study(flag.study), flag.twin):
+  study = claims.Study(flag.study)
+  if flag.figure and flag.twin != 'cifar10':
+    raise ValueError(f'--figure is of --twin=cifar10, not {flag.twin}: '
+                     'bench.claims --figure draws that.')
+  if flag.figure:
+    claims.draw(claims.panels(
+        [row for row in study.rows if row['stage'].startswith('modes_')],
+        study.teacher(), PATIENT), flag.figure)
+  for cells in table(study, flag.twin):
     print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
 
 
@@ -220,6 +229,8 @@ def _define_flags() -> None:
                       required=True)
   flags.DEFINE_enum('twin', 'caltech101', list(SUMS), 'Whose inequalities.')
   flags.DEFINE_bool('markdown', False, 'Rows of a table.')
+  flags.DEFINE_string('figure', None, "Where to draw CIFAR-10's modes: STEM.png, "
+                      '.pdf and .csv.')
 
 
 if __name__ == '__main__':
