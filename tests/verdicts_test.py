@@ -160,9 +160,9 @@ def test_forecasts_are_scored_on_lengths_they_did_not_see(tmp_path):
 def test_the_page_says_what_the_logs_say():
   docs = pathlib.Path(__file__).parents[1] / 'docs'
   lines = (docs / 'reproduction.md').read_text().splitlines()
-  for cells in verdicts.table(claims.Study(docs / 'logs' / 'further'),
-                              'caltech101'):
-    assert f'| {" | ".join(cells)} |' in lines
+  for twin, folder in (('caltech101', 'further'), ('cifar10', 'cifar10')):
+    for cells in verdicts.table(claims.Study(docs / 'logs' / folder), twin):
+      assert f'| {" | ".join(cells)} |' in lines
   lines = (docs / 'forecast.md').read_text().splitlines()
   made = forecasts.rows(forecasts.curves(
       [str(docs / 'logs' / name) for name in ('reproduction', 'further')]))
