@@ -181,6 +181,11 @@ def grid(study: Study) -> tuple[dict[int, dict[str, float]], str]:
   return best, {(-1, -1): 'shown', (1, 1): 'against'}.get(tuple(change), 'null')
 
 
+def joined(study: Study, further: Sequence[dict]) -> list[dict]:
+  """Rows of a study, and of a further one those that are longer."""
+  return [*study.rows, *(row for row in further if row['epochs'] > LONG)]
+
+
 def panels(rows: Sequence[dict], teacher: float,
            patient: int = LONG) -> list[figures.Panel]:
   """Accuracy against length, that of patient runs, loss against length."""
@@ -238,9 +243,7 @@ def main(flag: flags.FlagValues) -> None:
   study = Study(flag.study)
   if flag.figure:
     further = journal.read(flag.further) if flag.further else ()
-    draw(panels([*study.rows, *(
-        row for row in further if row['epochs'] > LONG)], study.teacher()),
-         flag.figure)
+    draw(panels(joined(study, further), study.teacher()), flag.figure)
   for cells in table(study):
     print(f'| {" | ".join(cells)} |' if flag.markdown else '  '.join(cells))
 

@@ -21,6 +21,8 @@ from bench import agenda
 from bench import claims
 from big_distill import command
 
+PATIENT = 300  # Epochs of CIFAR-10's longest runs.
+
 
 class Sum(NamedTuple):
   """Sides times factors, and what is allowed, that must be above zero."""
@@ -143,11 +145,11 @@ def sums_cifar10(study: claims.Study) -> Iterator[Sum]:
     yield _above(1, 'fixed above funmatch, short', metric, fixed[30],
                  funmatch[30])
   yield from _rises(funmatch)
-  yield _above(3, 'funmatch above labels mixed up, 300 epochs', 'top1',
-               funmatch[300], labels[300])
+  yield _above(3, f'funmatch above labels mixed up, {PATIENT} epochs', 'top1',
+               funmatch[PATIENT], labels[PATIENT])
   yield from _crosses(funmatch, same, lengths[1:])
-  yield _above(5, 'labels mixed up: 100 epochs above 300', 'top1',
-               labels[100], labels[300])
+  yield _above(5, f'labels mixed up: 100 epochs above {PATIENT}', 'top1',
+               labels[100], labels[PATIENT])
   yield from _against_adam(study, ('shampoo', 'muon', 'soap'), 100)
   caltech, dtd = (claims.Side((kind,), 100, 'kinds') for kind in agenda.OTHERS)
   for kind, other in (('caltech', caltech), ('dtd', dtd)):
@@ -169,7 +171,6 @@ def _against_adam(study, names, epochs):
                  best(study, 'adam', epochs), best(study, name, epochs))
 
 
-PATIENT = 300  # Epochs of CIFAR-10's longest runs.
 SUMS = {'caltech101': sums, 'cifar10': sums_cifar10}
 
 
@@ -213,10 +214,10 @@ def table(study: claims.Study, twin: str) -> Iterator[list[str]]:
 def main(flag: flags.FlagValues) -> None:
   logging.set_verbosity(logging.WARNING)
   study = claims.Study(flag.study)
-  if flag.figure and flag.twin != 'cifar10':
-    raise ValueError(f'--figure is of --twin=cifar10, not {flag.twin}: '
-                     'bench.claims --figure draws that.')
   if flag.figure:
+    if flag.twin != 'cifar10':
+      raise ValueError(f'--figure is of --twin=cifar10, not {flag.twin}: '
+                       'bench.claims --figure draws that.')
     claims.draw(claims.panels(
         [row for row in study.rows if row['stage'].startswith('modes_')],
         study.teacher(), PATIENT), flag.figure)

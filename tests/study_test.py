@@ -250,8 +250,8 @@ def test_the_grids_verdict_is_about_its_best_tenth(tmp_path):
 def test_the_figure_has_each_arm_at_each_length(tmp_path):
   for epochs in (1000, 30):
     write(tmp_path, epochs, lambda arm: 100, lambda arm: 1.)
-  rows, top = claims.Study(tmp_path).rows, claims.Study(tmp_path).teacher()
-  accuracy, longest, loss = claims.panels(rows, top)
+  found = claims.Study(tmp_path)
+  accuracy, longest, loss = claims.panels(found.rows, found.teacher())
   *points, teacher = accuracy.points
   assert teacher.style == 'teacher' and teacher.y == 0
   assert [(point.label, point.x) for point in points] == [
@@ -264,8 +264,9 @@ def test_the_figure_has_each_arm_at_each_length(tmp_path):
 
   further = [dict(stage=f'long_run_{epochs}', arm='funmatch', epochs=epochs, at=at,
                   tuning=False, test_top1=.6, loss=.4)
-             for epochs, at in ((10_000, 10_000), (10_000, 5000))]
-  longer, short, _ = claims.panels(rows + further, top, 30)
+             for epochs, at in ((10_000, 10_000), (10_000, 5000), (300, 300))]
+  longer, short, _ = claims.panels(claims.joined(found, further),
+                                   found.teacher(), 30)
   assert {point.x for point in short.points} == {30}
   assert [point for point in longer.points if point not in accuracy.points] == [
       figures.Point('total epochs', accuracy.y, 'dots', 'funmatch',
