@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import kept as kept_lib
+from bench import school
 from bench import study
-from big_distill import steps
 from big_distill import teaching
 
 
@@ -72,20 +72,15 @@ def make_learn(setting: kept_lib.Setting, model: Any, optimizer: str = 'adam',
 
 def make_exam(model: Any, images: dict[str, np.ndarray]) -> Callable:
   """school.make_exam, a student and 256 images at a time."""
-  @jax.jit
-  def answer(params, pixels):
-    logits, _ = model.apply({'params': params}, steps.scale(pixels))
-    return jax.nn.log_softmax(logits)
-
-  def ask(params, pixels):
-    return np.concatenate([answer(params, part) for part in np.array_split(
-        pixels, -(-len(pixels) // 256))])
+  answer = jax.jit(school.answering(model))
 
   def exam(params):
     shape = jax.tree.leaves(params)[0].shape[:2]
-    return {split: np.stack([
-        [ask(jax.tree.map(lambda x, i=i, j=j: x[i, j], params), pixels)
-         for j in range(shape[1])] for i in range(shape[0])])
-            for split, pixels in images.items()}
+    each = [jax.tree.map(lambda x, at=at: x[at], params)
+            for at in np.ndindex(shape)]
+    asked = {split: np.stack([school.by_parts(answer, one, pixels)
+                              for one in each])
+             for split, pixels in images.items()}
+    return {split: x.reshape(*shape, *x.shape[1:]) for split, x in asked.items()}
 
   return exam

@@ -31,9 +31,22 @@ def ask(teacher: teaching.Teacher, pixels: np.ndarray) -> np.ndarray:
   """The teacher's log-probs [n, c] of uint8 [n, s, s, 3]."""
   answer = jax.jit(lambda params, x: jax.nn.log_softmax(
       teacher.answer(params, steps.scale(x))))
-  params = jax.device_put(teacher.params)
+  return by_parts(answer, jax.device_put(teacher.params), pixels)
+
+
+def by_parts(answer: Callable, params: Any, pixels: np.ndarray) -> np.ndarray:
+  """answer(params, pixels) of at most 256 of them at a time."""
   return np.concatenate([answer(params, part) for part in np.array_split(
       pixels, -(-len(pixels) // 256))])
+
+
+def answering(model: Any) -> Callable:
+  """-> answer(params, uint8 [b, s, s, 3]) -> a student's log-probs [b, c]."""
+  def answer(params, pixels):
+    logits, _ = model.apply({'params': params}, steps.scale(pixels))
+    return jax.nn.log_softmax(logits)
+
+  return answer
 
 
 def make_exam(model: Any, images: dict[str, np.ndarray]) -> Callable:
@@ -48,12 +61,10 @@ def make_exam(model: Any, images: dict[str, np.ndarray]) -> Callable:
   joined = np.concatenate([joined, joined[:1].repeat(fill, axis=0)])
   joined = jax.device_put(joined.reshape(-1, part, *joined.shape[1:]))
 
+  answer = answering(model)
+
   @jax.jit
   def run(params, images):
-    def answer(params, pixels):
-      logits, _ = model.apply({'params': params}, steps.scale(pixels))
-      return jax.nn.log_softmax(logits)
-
     answers = jax.lax.map(lambda pixels: jax.vmap(jax.vmap(
         answer, (0, None)), (0, None))(params, pixels), images)
     return jnp.moveaxis(answers, 0, 2)  # [a, s, parts, b, c]

@@ -102,10 +102,7 @@ class Shelf:
     """
     room, pack = self._room, agenda.STREAMS[stream][0]
     key = who, len(room.images[pack].starts)
-    if key not in self._programs and room.alone:
-      self._programs[key] = self._pool.submit(
-          alone_lib.make_record, room.setting, self.size, room.teachers[who])
-    elif key not in self._programs:
+    if key not in self._programs:
       b = room.setting.batch_size
       one = np.int32(0)
       args = shape((self.kept, room.images[pack], room.params[who],
@@ -113,10 +110,11 @@ class Shelf:
                     np.zeros([CHUNK, b, 5], np.int32),
                     np.zeros([CHUNK, b, 5], np.int32), one, one,
                     np.bool_(True)))
-      record = kept_lib.make_record(room.setting, self.size,
-                                    room.teachers[who])
+      way = alone_lib if room.alone else kept_lib
+      record = way.make_record(room.setting, self.size, room.teachers[who])
       self._programs[key] = self._pool.submit(
-          lambda: jax.jit(record, donate_argnums=0).lower(*args).compile())
+          lambda: record if room.alone else  # The first row compiles it.
+          jax.jit(record, donate_argnums=0).lower(*args).compile())
     return self._programs[key]
 
   def prepare(self, source: agenda.Source) -> None:
