@@ -8,7 +8,8 @@ It learns from the labels of 48,000 photographs, enlarged to 64 px; students see
 thousand of them, without labels (configs/study.py, twin=cifar10). A head alone
 would have 65 % of test at 128 px (bench/probe.py): ImageNet's features do not know
 photographs of 32 px. BatchNorm's averages are kept, since training by the moments
-of batches forgets what they say of ImageNet.
+of batches forgets what they say of ImageNet. Measured: 75.1 % of test
+(docs/logs/cifar10/teacher.jsonl, commit 0db56fe).
 """
 
 import ml_collections
