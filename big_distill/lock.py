@@ -41,10 +41,9 @@ class Lock:
   def __enter__(self) -> 'Lock':
     with runs.writing(self._path):
       self._path.parent.mkdir(parents=True, exist_ok=True)
-    self._refuse_if_held()
-    self._beat()
-    time.sleep(SETTLE_FAR if '://' in self._workdir else SETTLE)
-    self._refuse_if_held()
+    while not self._is_ours():  # Nor after the wait, if another came and ended.
+      self._beat()
+      time.sleep(SETTLE_FAR if '://' in self._workdir else SETTLE)
     threading.Thread(target=self._keep, daemon=True).start()
     return self
 
@@ -61,15 +60,18 @@ class Lock:
   def _holder(self):
     return (runs.load(self._path) or {}).get('token')
 
-  def _refuse_if_held(self):
-    other = _read(self._path)
-    if other and other['token'] != self._me['token'] and not is_stale(
-        other, self._me['host'], time.time()):
+  def _is_ours(self):
+    """Whether the lock is ours; ValueError if a running program has it."""
+    found = _read(self._path)
+    if found and found['token'] == self._me['token']:
+      return True
+    if found and not is_stale(found, self._me['host'], time.time()):
       raise ValueError(
-          f'{self._workdir} is being written by process {other["pid"]} on '
-          f'{other["host"]}, since {other["start"]}. Choose another --workdir, '
+          f'{self._workdir} is being written by process {found["pid"]} on '
+          f'{found["host"]}, since {found["start"]}. Choose another --workdir, '
           f'or stop that process; if it is gone, this lock ends {STALE:.0f} s '
-          f'after {other["heartbeat"]}, or when {self._path} is removed.')
+          f'after {found["heartbeat"]}, or when {self._path} is removed.')
+    return False
 
   def _beat(self):
     runs.save(self._path, self._me | {'heartbeat': _text(time.time())})

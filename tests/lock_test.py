@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -123,22 +124,33 @@ def test_a_lock_is_renewed_and_never_after_it_was_released(
   assert os.listdir(tmp_path) == []
 
 
-def test_of_many_that_start_together_at_most_one_writes(tmp_path, monkeypatch):
+@pytest.fixture
+def settled(monkeypatch):
+  """Lets a function run in place of the wait for those that start with us."""
   # To each other they are other processes of this host, which run.
   monkeypatch.setattr(lock, 'is_stale', lambda *args: False)
-  monkeypatch.setattr(lock, 'SETTLE', 1.)  # However slow this machine is.
-  outcomes, barrier = [], threading.Barrier(6)
+  clock = types.SimpleNamespace(time=time.time)
+  monkeypatch.setattr(lock, 'time', clock)
+  return lambda function: setattr(clock, 'sleep', lambda seconds: function())
+
+
+def test_of_many_that_start_together_one_writes(tmp_path, settled, monkeypatch):
+  outcomes, all_looked, all_wrote, all_know = [], *(
+      threading.Barrier(6) for _ in range(3))
+  beat = lock.Lock._beat
+  monkeypatch.setattr(lock.Lock, '_beat',
+                      lambda self: (all_looked.wait(60), beat(self)))
+  settled(lambda: all_wrote.wait(60))
 
   def enter():
-    barrier.wait()
     held = lock.Lock(str(tmp_path))
     try:
       held.__enter__()
       outcomes.append('writes')
     except ValueError:
       outcomes.append('refused')
-    else:
-      held.release()
+    all_know.wait(60)
+    held.release()
 
   threads = [threading.Thread(target=enter) for _ in range(6)]
   for thread in threads:
@@ -146,3 +158,18 @@ def test_of_many_that_start_together_at_most_one_writes(tmp_path, monkeypatch):
   for thread in threads:
     thread.join()
   assert sorted(outcomes) == ['refused'] * 5 + ['writes']
+
+
+def test_a_lock_is_taken_anew_when_one_that_took_it_has_ended(
+    tmp_path, settled):
+  waits = []
+
+  def wait():
+    waits.append((tmp_path / 'lock.json').exists())
+    if len(waits) == 1:
+      (tmp_path / 'lock.json').unlink()  # The other wrote it, and released it.
+
+  settled(wait)
+  with lock.Lock(str(tmp_path)) as held:
+    assert lock.runs.load(tmp_path / 'lock.json')['token'] == held._me['token']
+  assert waits == [True, True]
