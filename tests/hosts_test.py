@@ -248,7 +248,7 @@ def test_hosts_that_stay_away_are_one_line_within_the_stated_time(process):
   code = (f'from big_distill import hosts; hosts.START = 3\n'
           f'hosts._initialize({address!r}, 2, {process})\n')
   ran = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True,
-                       capture_output=True, timeout=60)
+                       capture_output=True, timeout=120)
   assert ran.returncode == 1
   assert 'Error: The hosts did not come together' in ran.stderr
   assert 'Traceback' not in ran.stderr and '***' not in ran.stderr

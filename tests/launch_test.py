@@ -41,7 +41,7 @@ class Box:
   def run(self, script, *words, **env):
     """(exit code, stdout, stderr)."""
     process = self.start(script, *words, **env)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
   @property
@@ -52,7 +52,9 @@ class Box:
 
 SWEEP = """
 case "$*" in
-  *--index=*) sleep .3; exit "${FAILS:-0}" ;;
+  *--index=*)
+    until [ "$(grep -c -- --index= "$CALLS")" -ge 2 ]; do sleep .05; done
+    exit "${FAILS:-0}" ;;
   *--rank*) echo the table ;;
   *) printf 'point %s\\n' 0 1 2 3 4 ;;
 esac
@@ -85,19 +87,19 @@ def test_gpus_asks_the_driver_which_there_are_and_says_what_failed(tmp_path):
 def test_gpus_stops_its_points_and_starts_no_other_when_told_to(tmp_path):
   box = Box(tmp_path, big_distill_sweep="""
 case "$*" in
-  *--index=*) trap 'echo saved >>"$CALLS"; exit 1' TERM; sleep 60 & wait ;;
+  *--index=*) trap 'echo saved >>"$CALLS"; exit 1' TERM
+    echo trapped >>"$CALLS"; sleep 60 & wait ;;
   *) printf 'point %s\\n' 0 1 2 3 4 ;;
 esac
 """)
   process = box.start('gpus.sh', '--config=c.py', '--workdir=w', GPUS='0,1')
   try:
-    while len(box.calls) < 3:
+    while box.calls.count('trapped') < 2:
       assert process.poll() is None
       time.sleep(.05)
-    time.sleep(.2)  # For the traps.
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 143
-    assert box.calls[3:] == ['saved', 'saved']
+    assert process.wait(timeout=120) == 143
+    assert box.calls[5:] == ['saved', 'saved']
   finally:
     os.killpg(process.pid, signal.SIGKILL)
 

