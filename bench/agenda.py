@@ -18,7 +18,7 @@ MOBILE = dict(family='mobilenet_v3', variant='small', width=.5)
 STUDENTS = {  # Arguments of pretrained.build, and pixels a side.
     'bit': (config.STUDENT, 48),
     'bit32': (config.STUDENT, 32),
-    'thin32': (dict(config.STUDENT, width=.25), 32),
+    'thin32': (config.THIN, 32),
     'mobile_gn': (dict(MOBILE, norm='gn'), 48),
     'mobile_bn': (dict(MOBILE, norm='bn'), 48),
 }

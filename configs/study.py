@@ -16,21 +16,23 @@ import ml_collections
 
 from configs import common
 
+STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)  # 30 MFLOP at 48 px.
+THIN = dict(STUDENT, width=.25)  # 4 MFLOP at 32 px.
 TWINS = {  # Teachers have learned from the labels of `taught`.
     'caltech101': dict(name='caltech101', train='train[:1024]', n=1024,
                        taught='train[:2048]', val='train[2048:]',
-                       test='test[:3000]', size=48, teacher_size=128),
+                       test='test[:3000]', size=48, teacher_size=128,
+                       student=STUDENT),
     'cifar10': dict(name='cifar10_jpeg', train='train[:1024]', n=1024,
                     taught='train[:48000]', val='train[48000:49000]',
-                    test='test[:3000]', size=32, teacher_size=64),
+                    test='test[:3000]', size=32, teacher_size=64, student=THIN),
 }
-STUDENT = dict(family='bit', depth=(1, 1, 1), width=.5)  # 30 MFLOP at 48 px.
 RATES, DECAY = [.003, .01, .03], 1e-4
 
 
 def get_config(arg=None):
   arg = common.parse(arg, twin='caltech101', teacher='teacher.npz',
-                     width=STUDENT['width'], lr=.01, epochs=300, **common.ARGUMENTS)
+                     lr=.01, epochs=300, **common.ARGUMENTS)
   twin = common.choose('twin', arg.twin, TWINS)
   c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
@@ -48,8 +50,7 @@ def get_config(arg=None):
   c.data.cache = 'decoded'
   c.mode = common.mode(arg)
   c.mixup = dict(group=8)
-  c.student = common.student(
-      arg, **{**STUDENT, 'width': arg.width}, size=twin['size'])
+  c.student = common.student(arg, **twin['student'], size=twin['size'])
   if arg.teacher == 'labels':
     c.teachers = dict(labels=dict(labels=True))
   else:
