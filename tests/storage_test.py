@@ -1,11 +1,11 @@
 """A disk that is full or gone ends a run in one line, and loses nothing."""
 
-import shutil
 import subprocess
 
 import pytest
 
 from big_distill import runs
+from big_distill import writers
 from tests import train_test
 
 
@@ -45,11 +45,22 @@ def test_a_full_disk_is_one_line_and_the_same_command_resumes(small_disk):
           if 'train/loss' in row] == [*range(1, 41)]
 
 
+def test_rows_that_are_removed_under_a_run_are_missed(tmp_path):
+  with pytest.raises(ValueError) as error:
+    with writers.Writer(str(tmp_path)) as writer:
+      writer.write(1, {'a': 1.})
+      (tmp_path / 'metrics.jsonl').unlink()
+      writer.write(2, {'a': 2.})
+  assert str(error.value).startswith(f'Cannot write {tmp_path}/metrics.jsonl: ')
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'metrics.jsonl').exists()
+
+
 def test_a_workdir_that_is_removed_under_a_run_is_one_line(tmp_path):
   workdir = tmp_path / 'w'
   process = train_test.start(workdir)
   train_test.wait_for_rows(workdir, 5, process)
-  shutil.rmtree(workdir, ignore_errors=True)
+  workdir.rename(tmp_path / 'removed')  # At once, as no rmtree is.
   code, out = train_test.finish(process)
   assert code == 1
   assert one_line(out).startswith(f'Error: Cannot write {workdir}')
