@@ -8,8 +8,9 @@ their labels: it is an EfficientNet-Lite0 from ImageNet, with a head fitted to
 labels (bench/probe.py), on CIFAR-10 (twin=cifar10) tuned as a whole
 (configs/study_teacher.py). teacher=labels is the baseline.
 
-bench/reproduce.py runs the study itself, many students at once. Not run with this
-config yet.
+bench/reproduce.py and bench/further.py run the study itself, many students at once.
+With this config, twin=cifar10, 300 epochs, seed 1: 55.6 %, agreement 56.7, KL 0.740
+(docs/logs/cifar10/main.jsonl, commit 0316733); there 55.7, 55.8, 0.761.
 """
 
 import ml_collections

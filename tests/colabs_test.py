@@ -44,7 +44,7 @@ def run(monkeypatch, tmp_path):
 
   def execute(name):
     notebook = read(name)
-    nbclient.NotebookClient(notebook, timeout=300, resources={
+    nbclient.NotebookClient(notebook, timeout=900, resources={
         'metadata': {'path': str(tmp_path)}}).execute()
     return notebook
 
