@@ -142,9 +142,10 @@ def test_of_many_that_start_together_one_writes(tmp_path, settled, monkeypatch):
   outcomes, all_looked, all_wrote, all_know = [], *(
       threading.Barrier(6) for _ in range(3))
   beat = lock.Lock._beat
+  monkeypatch.setattr(lock, 'BEAT', 600.)  # No other beat than the first.
   monkeypatch.setattr(lock.Lock, '_beat',
-                      lambda self: (all_looked.wait(60), beat(self)))
-  settled(lambda: all_wrote.wait(60))
+                      lambda self: (all_looked.wait(600), beat(self)))
+  settled(lambda: all_wrote.wait(600))
 
   def enter():
     held = lock.Lock(str(tmp_path))
@@ -153,7 +154,7 @@ def test_of_many_that_start_together_one_writes(tmp_path, settled, monkeypatch):
       outcomes.append('writes')
     except ValueError:
       outcomes.append('refused')
-    all_know.wait(60)
+    all_know.wait(600)
     held.release()
 
   threads = [threading.Thread(target=enter) for _ in range(6)]
@@ -175,5 +176,5 @@ def test_a_lock_is_taken_anew_when_one_that_took_it_has_ended(
 
   settled(wait)
   with lock.Lock(str(tmp_path)) as held:
-    assert lock.runs.load(tmp_path / 'lock.json')['token'] == held._me['token']
+    assert runs.load(tmp_path / 'lock.json')['token'] == held._me['token']
   assert waits == [True, True]
