@@ -21,7 +21,6 @@ class Writer:
     self._path = f'{workdir}/metrics.jsonl'
     self._events = f'{workdir}/tensorboard'
     self._tensorboard: Any = None
-    self._began = False
 
   def __enter__(self) -> 'Writer':
     return self
@@ -42,13 +41,13 @@ class Writer:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Adds a row; ValueError, in one line, if that is not possible."""
-    # Checkpoints make folders anew, so that a run could go on without its rows.
-    if self._began and not tf.io.gfile.exists(self._path):
+    # After the first row the file is there. Checkpoints make a removed workdir
+    # anew, so that the run could go on without its rows.
+    if self._tensorboard is not None and not tf.io.gfile.exists(self._path):
       raise ValueError(f'Cannot write {self._path}: it was removed under this '
                        'run. Bring it back, or start again in another --workdir.')
     with runs.writing(self._path), tf.io.gfile.GFile(self._path, 'a') as file:
       file.write(json.dumps({'step': step, **scalars}) + '\n')
-    self._began = True
     with runs.writing(self._events):
       if self._tensorboard is None:
         self._tensorboard = metric_writers.AsyncWriter(

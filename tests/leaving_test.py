@@ -5,11 +5,11 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from big_distill import leaving
+from tests import run_tpu_test
 
 ROOT = pathlib.Path(__file__).parent.parent
 # What XLA is while it compiles: a call that no Python handler interrupts.
@@ -59,8 +59,6 @@ def test_after_the_first_step_a_signal_is_noticed_and_not_fatal(number):
     preemption.begin()
     assert not preemption.reached()
     os.kill(os.getpid(), number)
-    deadline = time.monotonic() + 60
-    while not preemption.reached() and time.monotonic() < deadline:
-      time.sleep(.01)
+    run_tpu_test.wait_for(preemption.reached)
     assert preemption.reached()
   assert signal.getsignal(number) == before
