@@ -132,9 +132,10 @@ def narrate() -> None:
   def tells(record):
     if 'big_distill' in record.pathname:
       return True
-    # What goes wrong in the background is raised by the next call, too.
-    raised = record.exc_info and ('/orbax/' in record.pathname
-                                  or '/clu/' in record.pathname)
+    # What goes wrong in the background is raised by the next call, too; of many
+    # writes (asyncio's tasks, of orbax) the first that fails is.
+    raised = record.exc_info and any(
+        f'/{name}/' in record.pathname for name in ('orbax', 'clu', 'asyncio'))
     return record.levelno > std_logging.INFO and not raised
 
   def fails(unraisable):

@@ -1,6 +1,7 @@
 """A disk that is full or gone ends a run in one line, and loses nothing."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_a_full_disk_is_one_line_and_the_same_command_resumes(small_disk):
   assert runs.read(workdir).result['steps'] == 40
   assert [row['step'] for row in runs.read(workdir).rows
           if 'train/loss' in row] == [*range(1, 41)]
+
+
+def test_writes_that_fail_beside_the_one_that_is_raised_say_nothing():
+  code = ('import asyncio; from big_distill import command\n'
+          'async def write(): raise ValueError("the disk is full")\n'
+          'async def save():\n'
+          '  first, *others = [asyncio.create_task(write()) for _ in "abc"]\n'
+          '  await first\n'
+          'def main(flag): asyncio.run(save())\n'
+          'command.narrate(); command.program(main)')
+  ran = subprocess.run([sys.executable, '-c', code], cwd=train_test.ROOT,
+                       capture_output=True, text=True)
+  assert ran.stderr == 'Error: the disk is full\n'
 
 
 def test_rows_that_are_removed_under_a_run_are_missed(tmp_path):
