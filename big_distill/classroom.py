@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from big_distill import pretrained
 from big_distill import registry
+from big_distill import students
 from big_distill import teaching
 from big_distill import views
 
@@ -98,7 +98,7 @@ def join(config: Mapping[str, Any], mode: views.Mode, source: Any,
   registry.check('way with running averages', averages, AVERAGES)
   known = [teacher.num_classes for teacher in teachers if teacher.num_classes]
   classes = section.get('num_classes') or len(source.classes) or None
-  student, params = pretrained.student(
+  student, params = students.create(
       section, size, (known or [classes])[0], seed)
   combine = config.get('combine', 'logits')
   teaching.check(teachers, combine, student.num_classes, source)

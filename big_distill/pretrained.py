@@ -28,7 +28,6 @@ from big_distill.ops import int8
 Made = tuple[nn.Module, Any]  # A model, and its parameters as numpy arrays.
 
 DTYPES = ('float32', 'bfloat16')  # What a model computes in.
-HEADS = ('keep', 'drop', 'reshape')  # What becomes of the head of a checkpoint.
 
 
 def families() -> dict[str, contracts.Family]:
@@ -178,7 +177,7 @@ def _flat(file):
 
 def layouts(params: Any) -> Mapping[str, Callable]:
   """{name: our flat parameters -> theirs} of layouts these can be saved in."""
-  family = _family_of(params_lib.flatten(params))
+  family = family_of(params_lib.flatten(params))
   return family.LAYOUTS if family else {'big_vision': dict}
 
 
@@ -192,7 +191,7 @@ def save(file: Any, params: Any, layout: str = 'big_vision',
   other images than ours, if there is no card.
   """
   flat = params_lib.flatten(params)
-  family, known = _family_of(flat), layouts(params)
+  family, known = family_of(flat), layouts(params)
   registry.check('layout', layout, known)
   flat = known[layout](flat)
   if not card and family and 'mean' in family.recognise(flat):
@@ -200,59 +199,6 @@ def save(file: Any, params: Any, layout: str = 'big_vision',
                      'are taken to want images of another mean and std. Give '
                      'card=cards.of(model).')
   npz_files.save(file, flat, card)
-
-
-def student(section: Mapping[str, Any], size: int,
-            num_classes: int | None = None, seed: int = 0) -> Made:
-  """The model that config.student describes, from a file or with random values.
-
-  `section` has the arguments of `build`. With `init`, a checkpoint, it needs
-  none of them: the file tells them all, mean and std of its input included,
-  and those that are given must agree with it. `head` says what becomes of the
-  file's head (see init_from). A new head has `num_classes`, unless the section
-  says another number. Raises ValueError as create and load.
-  """
-  section = {**section}
-  init, head = section.pop('init', None), section.pop('head', 'keep')
-  registry.check("way with a checkpoint's head", head, HEADS)
-  if not init or head != 'keep':
-    section.setdefault('num_classes', num_classes)
-    if not section['num_classes']:
-      raise ValueError('Neither data nor teachers tell how many classes the '
-                       'student has: set config.student.num_classes.')
-  if not init:
-    return create(size=size, seed=seed, **section)
-  described = card(init)
-  family = section.setdefault('family', described.family)
-  if family != described.family:
-    raise ValueError(f'init={init} is a {described.family}, not a {family}: '
-                     'leave out family, or give another file.')
-  model, params = create(
-      size=size, seed=seed, **{**described.options, **section})
-  return model, init_from(params, init, head)
-
-
-def init_from(params: Any, file: Any, head: str = 'keep') -> Any:
-  """The values of a checkpoint, in a tree of the shapes of `params`.
-
-  head='keep' keeps the head of the checkpoint, and needs as many classes;
-  'drop' takes that of `params`; 'reshape' keeps it if the numbers of classes
-  are equal and drops it otherwise. Raises ValueError where shapes differ.
-  """
-  registry.check("way with a checkpoint's head", head, HEADS)
-  wanted = params_lib.flatten(params)
-  family = _family_of(wanted)
-  size = family.at_size(wanted)[1] if family else None
-  given = params_lib.flatten(load(file, size)[1])
-  is_head = {name for name in wanted if name.startswith('head/')}
-  differs = any(given[name].shape != wanted[name].shape
-                for name in is_head & given.keys())
-  if head == 'drop' or (head == 'reshape' and differs):
-    given |= {name: wanted[name] for name in is_head}
-  params_lib.check_match(given, wanted, f'The checkpoint {file} with '
-                         f'head={head!r} (of {", ".join(HEADS)})')
-  return params_lib.unflatten({name: given[name].astype(leaf.dtype)
-                               for name, leaf in wanted.items()})
 
 
 def freeze(model: nn.Module, params: Any, dtype: Any = jnp.float32) -> Made:
@@ -266,8 +212,8 @@ def freeze(model: nn.Module, params: Any, dtype: Any = jnp.float32) -> Made:
   return model.clone(folded=True, dtype=dtype), params
 
 
-def _family_of(flat):
-  """The contracts.Family that recognises our flat params, or None."""
+def family_of(flat: Mapping[str, Any]) -> contracts.Family | None:
+  """The family whose names these flat parameters have, or None."""
   return next((family for family in families().values()
                if family.recognise(flat)), None)
 

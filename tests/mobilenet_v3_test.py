@@ -16,6 +16,7 @@ from big_distill import npz_files
 from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import pretrained
+from big_distill import students
 from big_distill import teaching
 from big_distill.models import mobilenet_v3
 from big_distill.ops import bottlenecks
@@ -218,7 +219,7 @@ def test_a_student_of_such_weights_keeps_seeing_them(foreign, layout, tmp_path):
   """Begun from them, by description and without, saved, loaded, folded."""
   path, want = foreign
   for section in ({}, dict(variant='small', norm='bn', width=WIDTH)):
-    model, params = pretrained.student(dict(init=str(path), **section), 32, 9)
+    model, params = students.create(dict(init=str(path), **section), 32, 9)
     assert model.mean == (.485, .456, .406)
   with pytest.raises(ValueError, match='needs a card: without one'):
     pretrained.save(tmp_path / 's.npz', params, 'torchvision')

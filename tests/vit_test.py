@@ -14,6 +14,7 @@ from big_distill import costs
 from big_distill import npz_files
 from big_distill import params as params_lib
 from big_distill import pretrained
+from big_distill import students
 from big_distill import teaching
 from big_distill.models import vit
 from big_distill.ops import transformer
@@ -301,7 +302,7 @@ def test_a_teacher_and_a_start_may_be_of_another_size(tmp_path):
   teacher = teaching.load('prof', init=tmp_path / 'x.npz', size=20)
   assert teacher.answer(teacher.params, images(20)).shape == (2, CLASSES)
   _, start = made(8)
-  started = pretrained.init_from(start, tmp_path / 'x.npz')
+  started = students.init_from(start, tmp_path / 'x.npz')
   assert started['pos_embedding'].shape == (1, 4, 16)
   np.testing.assert_array_equal(started['embedding']['kernel'],
                                 params['embedding']['kernel'])

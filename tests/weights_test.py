@@ -10,6 +10,7 @@ from big_distill import cards
 from big_distill import npz_files
 from big_distill import params as params_lib
 from big_distill import pretrained
+from big_distill import students
 from big_distill.models import bit
 from big_distill.models import mobilenet_v3
 
@@ -158,14 +159,14 @@ def test_a_head_is_kept_dropped_or_reshaped_as_said(student, tmp_path):
     for head in ('keep', 'drop', 'reshape'):
       if head == 'keep' and classes == 9:
         with pytest.raises(ValueError, match=r'head/bias \(5,\): should be'):
-          pretrained.init_from(fresh, tmp_path / 's.npz', head)
+          students.init_from(fresh, tmp_path / 's.npz', head)
         continue
-      got = pretrained.init_from(fresh, tmp_path / 's.npz', head)
+      got = students.init_from(fresh, tmp_path / 's.npz', head)
       kept = head == 'keep' or (head == 'reshape' and classes == 5)
       assert_equal(got['head'], (params if kept else fresh)['head'])
       assert_equal(got['block1'], params['block1'])
   with pytest.raises(ValueError, match='did you mean keep'):
-    pretrained.init_from(fresh, tmp_path / 's.npz', 'kep')
+    students.init_from(fresh, tmp_path / 's.npz', 'kep')
 
 
 @pytest.mark.parametrize('section', [
@@ -180,7 +181,7 @@ def test_a_student_of_a_file_is_what_the_section_says_else_the_file(
       (dict(head='drop', num_classes=5), 9, 5, False),
       (dict(head='reshape'), 5, 5, True), (dict(head='reshape'), 9, 9, False),
       (dict(head='reshape', num_classes=7), 5, 7, False)]:
-    got, began = pretrained.student({**section, **more}, 16, suggested)
+    got, began = students.create({**section, **more}, 16, suggested)
     assert got == model.clone(num_classes=classes), more
     assert_equal(began['block1'], params['block1'])
     head = params['head'] if keeps else {
@@ -192,13 +193,13 @@ def test_a_student_of_a_file_is_what_the_section_says_else_the_file(
       (dict(family='vit'), 'is a bit, not a vit'),
       (dict(head='kep'), 'did you mean keep')]:
     with pytest.raises(ValueError, match=message):
-      pretrained.student({**section, **wrong}, 16, 5)
+      students.create({**section, **wrong}, 16, 5)
 
 
 def test_a_student_needs_a_number_of_classes():
   for section in (dict(depth=(1,)), dict(init='never read', head='drop')):
     with pytest.raises(ValueError, match='set config.student.num_classes'):
-      pretrained.student(section, 16)
+      students.create(section, 16)
 
 
 def mobilenet(width=.25, **kwargs):
