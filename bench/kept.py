@@ -27,6 +27,7 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import layers
+from big_distill.state import State
 
 VIEW = views.MODES['funmatch'].student  # Of all streams: one crop for both.
 TOGETHER = 4  # Rows that are rendered and answered at once.
@@ -223,7 +224,7 @@ def begin(params: Any, optimizer: str) -> Any:
   Leaves are [a, s, ...], too, but for counts of steps, which all share.
   """
   def one(params):
-    return steps.init_state(params, study.optimizer(1., 0., 1., optimizer))
+    return State.init(params, study.optimizer(1., 0., 1., optimizer))
 
   axes = axes_of(jax.eval_shape(one, jax.tree.map(lambda x: x[0, 0], params)))
   return jax.vmap(jax.vmap(one, out_axes=axes), out_axes=axes)(params)

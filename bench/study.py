@@ -27,6 +27,7 @@ from big_distill import render
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
+from big_distill.state import State
 
 
 class Arm(NamedTuple):
@@ -119,7 +120,7 @@ def make_begin(setting: Setting) -> Callable:
   """
   @jax.jit
   def enroll(params):
-    states = jax.vmap(lambda each: steps.init_state(
+    states = jax.vmap(lambda each: State.init(
         each, optimizer(1., 0., 1.)))(params)
     return jax.tree.map(
         lambda x: jnp.stack([x] * len(setting.arms)), states)

@@ -33,6 +33,7 @@ from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
 from big_distill import views
+from big_distill.state import State
 
 
 class Course(NamedTuple):
@@ -43,7 +44,7 @@ class Course(NamedTuple):
   room: classroom.Classroom
   lesson: steps.Lesson
   pupil: steps.Pupil
-  state: steps.State  # Before the first step, on the host.
+  state: State  # Before the first step, on the host.
   feed: feed_lib.Feed
   faculty: faculty_lib.Faculty
   store: store_lib.Store | None
@@ -131,7 +132,7 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
   pupils = {name: each.make({}) for name, each in recipes.items()}
   return {name: Course(
       plans[name], mode, source, rooms[name], lesson, pupils[name],
-      steps.init_state(rooms[name].params, pupils[name].tx), feed, faculty,
+      State.init(rooms[name].params, pupils[name].tx), feed, faculty,
       store, taking, held[name], exams.make_evaluate(
           held[name], rooms[name], plan.total, eval_batches, kept),
       own[name].open_checkpoints, own[name].layout(rooms[name]),

@@ -23,7 +23,7 @@ from big_distill import losses
 from big_distill import metrics
 from big_distill import parallel
 from big_distill import runs
-from big_distill import steps
+from big_distill.state import State
 
 ADVICE = {  # By the first word of a part's name.
     'batch': 'Look at the images and recorded answers of this batch.',
@@ -88,7 +88,7 @@ def batch_of(course: course_lib.Course, step: int) -> dict[str, Any]:
   return batch if kept is None else {**batch, 'answers': kept}
 
 
-def keep(folder: str, config: Mapping[str, Any], state: steps.State,
+def keep(folder: str, config: Mapping[str, Any], state: State,
          batch: dict[str, Any]) -> None:
   """Writes config.json, a checkpoint and this host's batch; replaces others."""
   path = epath.Path(folder)
@@ -112,7 +112,7 @@ def keep(folder: str, config: Mapping[str, Any], state: steps.State,
 
 
 def restore(folder: str, course: course_lib.Course
-            ) -> tuple[steps.State, dict[str, Any]]:
+            ) -> tuple[State, dict[str, Any]]:
   """(State, batch of all hosts) of a folder that `keep` wrote."""
   checkpoints = checkpoint.Checkpoints(f'{folder}/state')
   state, found = checkpoints.restore_or(course.state)
@@ -130,7 +130,7 @@ def restore(folder: str, course: course_lib.Course
       jax.tree.structure(like), [np.concatenate(x) for x in zip(*parts)])
 
 
-def inspect(course: course_lib.Course, state: steps.State,
+def inspect(course: course_lib.Course, state: State,
             batch: dict[str, Any]) -> list[Part]:
   """The Parts of one step, in the order they are computed.
 

@@ -23,9 +23,9 @@ from big_distill import parallel
 from big_distill import plan as plan_lib
 from big_distill import replay
 from big_distill import stacks
-from big_distill import steps
 from big_distill import unread
 from big_distill.ops import int8
+from big_distill.state import State
 
 AHEAD = 2  # Batches that wait on the devices, as parallel.prefetch has them.
 
@@ -83,7 +83,7 @@ def make(config: Mapping[str, Any], examples: int | None = None,
 
   d = parallel.device_count()
   states = {name: jax.eval_shape(
-      lambda params, name=name: steps.init_state(
+      lambda params, name=name: State.init(
           params, recipes[name].make({}).tx), room.params)
             for name, room in rooms.items()}
   teachers = [_weights(teacher, leader) for teacher in known.room.teachers]

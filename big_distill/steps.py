@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from jaxtyping import Bool
 from jaxtyping import Float32
 from jaxtyping import UInt8
-import numpy as np
 import optax
 
 from big_distill import answers as answers_lib
@@ -28,44 +25,9 @@ from big_distill import parallel
 from big_distill import params as params_lib
 from big_distill import teaching
 from big_distill import topk
+from big_distill.state import State
 
 Seen = dict[str, Any]  # What can be seen of a batch, leaves [b, ...].
-
-
-@flax.struct.dataclass
-class State:
-  """All that training changes, and all that a checkpoint holds.
-
-  skipped: int32 [2], steps whose update was dropped because the loss or its
-    gradient was not finite: how many in a row up to now, and how many in all.
-  """
-  step: jax.Array  # Steps taken: int32 [].
-  params: Any
-  opt: optax.OptState
-  skipped: jax.Array | np.ndarray = dataclasses.field(
-      default_factory=lambda: np.zeros(2, np.int32))
-
-
-def unless_skipped(before: State, after: State, finite: Bool[Array, ''],
-                   most: int) -> State:
-  """The State after a step: `after`, or `before` where it was not `finite`.
-
-  So is the next one tried, until `most` in a row were not: from then on the
-  State stays as it was before the last of them, which can be looked into.
-  """
-  row, total = before.skipped
-  over = row >= most
-  row = jnp.where(over, row, jnp.where(finite, 0, row + 1))
-  kept = jax.tree.map(lambda new, old: jnp.where(finite & ~over, new, old),
-                      after, before)
-  return dataclasses.replace(
-      kept, step=jnp.where(row < most, before.step + 1, before.step),
-      skipped=jnp.stack([row, total + ~(finite | over)]).astype(jnp.int32))
-
-
-def init_state(params: Any, tx: optax.GradientTransformation) -> State:
-  """The State before the first step."""
-  return State(step=jnp.zeros([], jnp.int32), params=params, opt=tx.init(params))
 
 
 def scale(pixels: UInt8[Array, '*b c']) -> Float32[Array, '*b c']:
@@ -283,8 +245,8 @@ class Lesson:
       for who in said:
         scalars[f'task_loss_{who}'] /= known
     l2_grads = optax.tree.norm(grads)
-    after = unless_skipped(
-        state, after, jnp.isfinite(scalars['loss'] + l2_grads), self.skips)
+    after = state.followed_by(
+        after, jnp.isfinite(scalars['loss'] + l2_grads), self.skips)
     scalars.update(lr=pupil.lr(state.step), l2_grads=l2_grads,
                    skipped_in_a_row=after.skipped[0], skipped=after.skipped[1],
                    l2_params=optax.tree.norm(after.params),

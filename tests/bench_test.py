@@ -20,6 +20,7 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import layers
+from big_distill.state import State
 from big_distill.tools import bench
 from big_distill.tools import footprint
 from big_distill.tools import noise
@@ -102,7 +103,7 @@ def test_the_parts_in_sequence_are_the_whole_step():
 
   step = parallel.pmap(functools.partial(lesson.step, pupil), donate=(0,))
   teach, learn, update = bench.parts(lesson, pupil)
-  whole, state = (parallel.replicate(steps.init_state(params, tx))
+  whole, state = (parallel.replicate(State.init(params, tx))
                   for _ in range(2))
   for _ in range(3):
     whole, _ = step(whole, teachers, batch)

@@ -13,14 +13,14 @@ import pytest
 from big_distill import checkpoint
 from big_distill import optim
 from big_distill import parallel
-from big_distill import steps
+from big_distill.state import State
 
 
 def state_at(step, width=3):
   tx, _ = optim.make(10, lr=.1, wd=.1, mu_dtype='bfloat16')
   params = {'head': {'kernel': jnp.full([2, width], step + .1),
                      'bias': jnp.zeros([width])}}
-  return steps.init_state(params, tx).replace(step=jnp.int32(step))
+  return State.init(params, tx).replace(step=jnp.int32(step))
 
 
 def save(folder, at, **kwargs):

@@ -16,6 +16,7 @@ from big_distill import teaching
 from big_distill import views
 from big_distill.input import pipeline
 from big_distill.ops import int8
+from big_distill.state import State
 from big_distill.tools import evaluate
 from configs import quickstart
 
@@ -176,7 +177,7 @@ def test_a_step_learns_from_it_what_the_exact_one_teaches(accumulate):
     lesson = steps.Lesson(teachers, C, combine='probs', accumulate=accumulate)
     pupil = steps.Pupil(linear, view, tx, lr)
     frozen = parallel.replicate([each.params for each in teachers])
-    state = parallel.replicate(steps.init_state({'kernel': kernel}, tx))
+    state = parallel.replicate(State.init({'kernel': kernel}, tx))
     step = parallel.pmap(functools.partial(lesson.step, pupil), donate=(0,))
     for _ in range(2):
       state, scalars = step(state, frozen, batch)

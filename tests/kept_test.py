@@ -19,6 +19,7 @@ from big_distill import pretrained
 from big_distill import steps
 from big_distill import teaching
 from big_distill.ops import layers
+from big_distill.state import State
 
 CLASSES, STEPS, SIZE = 12, 8, 8
 STUDENT = dict(family='bit', depth=(1,), width=.125)
@@ -168,7 +169,7 @@ def test_what_an_optimizer_does_now_and_then_stays_a_branch(name):
   params, *grads = ({'kernel': np.float32(rng.normal(size=(1, 2, 16, 16)))}
                     for _ in range(31))
   states = kept_lib.begin(params, name)
-  alone = [steps.init_state(jax.tree.map(lambda x, i=i: x[0, i], params), tx)
+  alone = [State.init(jax.tree.map(lambda x, i=i: x[0, i], params), tx)
            for i in range(2)]
   assert ' cond[' in str(jax.make_jaxpr(together)(states, grads[0]))
   each = jax.jit(update)

@@ -17,9 +17,9 @@ import pytest
 from big_distill import checkpoint
 from big_distill import optim
 from big_distill import parallel
-from big_distill import steps
 from big_distill.ops import roots
 from big_distill.optimizers import shampoo
+from big_distill.state import State
 
 # Nothing but D, of blocks that are smaller than the tensors here: no two of
 # their axes merge.
@@ -336,10 +336,9 @@ def test_a_run_resumed_between_roots_is_bitwise_the_whole_run(tmp_path):
   def step(state):
     grads = jax.tree.map(lambda w: w - jnp.sin(state.step), state.params)
     updates, opt = tx.update(grads, state.opt, state.params)
-    return steps.State(state.step + 1,
-                       optax.apply_updates(state.params, updates), opt)
+    return State(state.step + 1, optax.apply_updates(state.params, updates), opt)
 
-  fresh = state = steps.init_state(jax.tree.map(jnp.float32, TREE), tx)
+  fresh = state = State.init(jax.tree.map(jnp.float32, TREE), tx)
   for i in range(10):
     if i == 7:
       checkpoints = checkpoint.Checkpoints(str(tmp_path))

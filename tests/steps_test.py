@@ -24,6 +24,7 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import norms
+from big_distill.state import State
 
 B, S, C = 32, 4, 3
 VIEW = views.View.parse('inception#both@4')
@@ -65,7 +66,7 @@ def pmapped(lesson, pupil):
 def run(n=3, teachers=None, b=B, **kwargs):
   teachers = teachers or [teacher()]
   tx, step = train_step(teachers, **kwargs)
-  state = parallel.replicate(steps.init_state(params(0), tx))
+  state = parallel.replicate(State.init(params(0), tx))
   frozen = parallel.replicate([t.params for t in teachers])
   for i in range(n):
     state, scalars = step(state, frozen, parallel.split(batch(i, b)))
@@ -128,7 +129,7 @@ def test_student_and_teacher_see_one_tensor_at_equal_size():
   """An identity teacher and student disagree by nothing, mixed or not."""
   for mix in (None, steps.mixup):
     tx, step = train_step([teacher()], mix=mix)
-    state = parallel.replicate(steps.init_state(params(7), tx))
+    state = parallel.replicate(State.init(params(7), tx))
     _, scalars = step(state, parallel.replicate([params(7)]),
                       parallel.split(batch()))
     np.testing.assert_allclose(parallel.first(scalars)['loss'], 0, atol=1e-6)
@@ -167,7 +168,7 @@ def test_task_losses_are_of_labelled_examples(mix):
   hot[:4] = [1, 1, 0]
   hot[[5, 6, 20]] = 0
   tx, step = train_step([teacher()], mix=mix)
-  state = parallel.replicate(steps.init_state(params(0), tx))
+  state = parallel.replicate(State.init(params(0), tx))
   frozen = parallel.replicate([params(7)])
 
   def run(label):
@@ -238,7 +239,7 @@ def test_averages_move_to_the_mean_of_the_parts():
     return linear(params, images), {'moment': moment}
 
   lesson = steps.Lesson((teacher(),), C, accumulate=2)
-  start = steps.init_state({**params(0), 'moment': jnp.zeros([])}, tx)
+  start = State.init({**params(0), 'moment': jnp.zeros([])}, tx)
   state, _ = pmapped(lesson, steps.Pupil(student, VIEW, tx, lr))(
       parallel.replicate(start), parallel.replicate([params(7)]),
       parallel.split(batch()))
@@ -267,7 +268,7 @@ def test_an_example_without_a_label_teaches_nothing_and_its_neighbours_all(
   data['label'][[0, 3, 17]] = -1
   tx, step = train_step([truth], mix=mix, loss=loss)
   state, got = parallel.first(step(
-      parallel.replicate(steps.init_state(params(0), tx)), [{}],
+      parallel.replicate(State.init(params(0), tx)), [{}],
       parallel.split(data)))
   x = np.float64(data['views'][str(VIEW)].reshape(B, -1) / 127.5 - 1)
   share = np.eye(C)[data['label']] * (data['label'] >= 0)[:, None]
@@ -389,7 +390,7 @@ def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
   room = classroom.Classroom(model, weights, S, VIEW, [], 'logits')
   tx, lr = optim.make(10, lr=.1, wd=.1)
   lesson = steps.Lesson((teacher(),), C)
-  state = parallel.replicate(steps.init_state(weights, tx))
+  state = parallel.replicate(State.init(weights, tx))
   data = batch()
   after, _ = pmapped(lesson, steps.Pupil(room.learn, VIEW, tx, lr))(
       state, parallel.replicate([params(7)]), parallel.split(data))
@@ -418,7 +419,7 @@ def test_averages_that_are_kept_normalise_in_training_too():
   tx, lr = optim.make(10, lr=.1, wd=.1)
   after, _ = pmapped(steps.Lesson((teacher(),), C),
                      steps.Pupil(room.learn, VIEW, tx, lr))(
-      parallel.replicate(steps.init_state(weights, tx)),
+      parallel.replicate(State.init(weights, tx)),
       parallel.replicate([params(7)]), parallel.split(batch()))
   norm = parallel.first(after.params)['norm']
   assert (norm['mean'] == 0).all() and (norm['var'] == 1).all()
@@ -428,7 +429,7 @@ def test_averages_that_are_kept_normalise_in_training_too():
 def poisoned(at, count, skips):
   """The States after each of `count` steps; teachers are NaN in steps `at`."""
   tx, step = train_step([teacher()], skips=skips)
-  state, states = parallel.replicate(steps.init_state(params(0), tx)), []
+  state, states = parallel.replicate(State.init(params(0), tx)), []
   good, bad = (parallel.replicate([jax.tree.map(lambda x, a=a: x * a, params(7))])
                for a in (1., np.nan))
   for i in range(count):
@@ -459,7 +460,7 @@ def test_a_step_that_is_skipped_leaves_no_trace_in_what_is_learned():
   assert equal(states[1], states[0]) and equal(states[3], states[2])
   assert not equal(states[2], states[1])
   tx, step = train_step([teacher()])
-  state = parallel.replicate(steps.init_state(params(0), tx))
+  state = parallel.replicate(State.init(params(0), tx))
   for i in (0, 2, 4):  # As if the other batches had never been.
     state, _ = step(state, parallel.replicate([params(7)]),
                     parallel.split(batch(i)))

@@ -31,8 +31,8 @@ from big_distill import parallel
 from big_distill import pretrained
 from big_distill import registry
 from big_distill import runs
-from big_distill import steps
 from big_distill.page import measures
+from big_distill.state import State
 
 MOST = 2048  # Photographs that are asked about, spread evenly over a split.
 BATCH = 64
@@ -147,7 +147,7 @@ def _newest(config, lessons, workdir):
     _copy(newest, epath.Path(copy, newest.name))
     checkpoints = checkpoint.Checkpoints(copy)
     state, _ = checkpoints.restore_or(
-        steps.init_state(lessons.room.params, tx))
+        State.init(lessons.room.params, tx))
     checkpoints.close()
   return state.params, int(state.step)
 

@@ -30,8 +30,8 @@ from big_distill import lessons
 from big_distill import parallel
 from big_distill import pretrained
 from big_distill import slices
-from big_distill import steps
 from big_distill import unread
+from big_distill.state import State
 from big_distill.tools import compile as compile_tool
 from big_distill.tools import stopwatch
 
@@ -103,7 +103,7 @@ def plan(config, data, examples=None, classes=None, price=None):
         '--classes=C say otherwise.'))
   known = lessons.prepare(config, data, read=False)
   pupil = course_lib.recipe(config, known.room, known.plan).make({})
-  state = jax.eval_shape(lambda params: steps.init_state(params, pupil.tx),
+  state = jax.eval_shape(lambda params: State.init(params, pupil.tx),
                          known.room.params)
   return findings + doctor.cost(known.plan, known.room, state, price=price)
 

@@ -23,8 +23,8 @@ from big_distill import npz_files
 from big_distill import optim
 from big_distill import parallel
 from big_distill import runs
-from big_distill import steps
 from big_distill import store
+from big_distill.state import State
 
 
 def flip(content: bytes, dice: random.Random) -> bytes:
@@ -158,7 +158,7 @@ def checkpoints(folder: pathlib.Path, count: int, dice: random.Random
   """As `inputs`, of flipped bits in the newer of two checkpoints."""
   tx, _ = optim.make(10, lr=.1)
   states = {step: dataclasses.replace(
-      steps.init_state({'kernel': jnp.full([7, 5], step + .1)}, tx),
+      State.init({'kernel': jnp.full([7, 5], step + .1)}, tx),
       step=jnp.int32(step)) for step in (4, 5)}
   whole, broken = folder / 'whole', folder / 'broken'
   saving = checkpoint.Checkpoints(str(whole))
