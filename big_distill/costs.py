@@ -5,6 +5,7 @@ jaxpr, memory from what XLA compiled.
 """
 
 from collections.abc import Callable
+import functools
 import math
 import os
 from typing import Any
@@ -90,10 +91,16 @@ def flops(model: Any, params: Any, size: int) -> int:
   Those of products and convolutions; padding counts, the rest does not. The
   image has `size` pixels a side; params may be shapes.
   """
-  params = jax.eval_shape(int8.restore, params)
+  leaves, tree = jax.tree.flatten(jax.eval_shape(int8.restore, params))
+  return _flops(model, tree, tuple(leaves), size)
+
+
+@functools.cache  # Several ask, and a large model takes seconds to trace.
+def _flops(model, tree, leaves, size):
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  return operations(lambda params, image: model.apply(
-      {'params': params}, image)[0], params, image)
+  return operations(
+      lambda params, image: model.apply({'params': params}, image)[0],
+      tree.unflatten(leaves), image)
 
 
 def training(room: Any) -> tuple[int, int]:
