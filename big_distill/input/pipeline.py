@@ -37,7 +37,7 @@ def example_of(number: tf.Tensor, parts: Sequence[tuple[int, int]],
   turns = tf.constant(np.repeat(np.arange(len(parts)), weights))
   ranks = tf.constant(np.concatenate([np.arange(w) for w in weights]))
   firsts = tf.constant(np.cumsum([0, *sizes[:-1]]))
-  block, turn = number // len(turns), number % len(turns)
+  block, turn = number // weights.sum(), number % weights.sum()
   part = turns[turn]
   n = tf.constant(sizes)[part]
   own = block * tf.constant(weights)[part] + ranks[turn]
