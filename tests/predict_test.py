@@ -1,7 +1,7 @@
 """Predictions are those of the model, of the images that are named."""
 
 import csv
-import os
+import shutil
 import subprocess
 import sys
 
@@ -32,7 +32,7 @@ def test_a_row_per_image_has_the_model_s_class_and_probability(photographs):
   model = predict.load('caltech12 teacher')
   got = {row['image'].rsplit('/', 1)[-1]: row
          for row in predict.rows([model], str(photographs), pipeline, 2)}
-  assert sorted(got) == [f'{i}.jpg' for i in range(5)]
+  assert [*got] == [f'{i}.jpg' for i in range(5)]
   net, params = big_distill.load('caltech12 teacher')
   source = pipeline.load('caltech12', 'test[:5]')
   batch = next(pipeline.eval_batches(source, [model.view], 5, 0))
@@ -73,13 +73,20 @@ def test_without_tensorflow_a_folder_has_the_same_answers(
   subprocess.run([sys.executable, '-c', code, str(photographs), str(file)],
                  check=True)
   got = [*csv.DictReader(file.open())]
-  assert len(got) == len(want) == 5
-  got = {os.path.basename(row['image']): row for row in got}
-  for ours in want:
-    theirs = got[os.path.basename(ours['image'])]
+  assert [row['image'] for row in got] == [row['image'] for row in want]
+  for ours, theirs in zip(want, got):
     assert theirs[model.name] == ours[model.name]
     assert float(theirs[f'{model.name} p']) == pytest.approx(
         ours[f'{model.name} p'], abs=.05)
+
+
+def test_of_a_folder_with_splits_it_says_which_one_it_shows(photographs, tmp_path,
+                                                            caplog):
+  for split in ('train', 'test'):
+    shutil.copytree(photographs, tmp_path / split)
+  model = predict.load('caltech12 teacher')
+  assert len([*predict.rows([model], str(tmp_path), pipeline, 5)]) == 5
+  assert f'{tmp_path} train; its splits are test, train.' in caplog.text
 
 
 def test_one_image_has_the_answer_that_it_has_in_its_folder(photographs):

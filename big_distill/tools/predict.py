@@ -95,8 +95,15 @@ def rows(models: Sequence[Model], images: str, data: Any = None,
 
 def _by_pipeline(models, images, batch_size, data):
   """Yields (names of images, what each model sees of them and of padding)."""
-  name = f'folder:{images}' if os.path.isdir(images) else images
-  source = data.load(name, 'train', cache='none', label=None)
+  is_folder = os.path.isdir(images)
+  source = data.load(f'folder:{images}' if is_folder else images, 'train',
+                     cache='none', label=None)
+  if len(source.splits) > 1:
+    logging.warning('Images are those of %s; its splits are %s.', source.title,
+                    ', '.join(source.splits))
+  if is_folder:  # Its order is one for splits, by hashes.
+    source = data.only(source, np.array(
+        sorted(range(source.num_examples), key=source.name)))
   streams = [data.eval_batches(source, [model.view], batch_size, 0,
                                fraction=model.fraction) for model in models]
   for batches in zip(*streams):
