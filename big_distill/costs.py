@@ -5,7 +5,6 @@ jaxpr, memory from what XLA compiled.
 """
 
 from collections.abc import Callable
-import functools
 import math
 import os
 from typing import Any
@@ -91,16 +90,10 @@ def flops(model: Any, params: Any, size: int) -> int:
   Those of products and convolutions; padding counts, the rest does not. The
   image has `size` pixels a side; params may be shapes.
   """
-  leaves, tree = jax.tree.flatten(jax.eval_shape(int8.restore, params))
-  return _flops(model, tree, tuple(leaves), size)
-
-
-@functools.cache  # Several ask, and a large model takes seconds to trace.
-def _flops(model, tree, leaves, size):
+  params = jax.eval_shape(int8.restore, params)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  return operations(
-      lambda params, image: model.apply({'params': params}, image)[0],
-      tree.unflatten(leaves), image)
+  return operations(lambda params, image: model.apply(
+      {'params': params}, image)[0], params, image)
 
 
 def training(room: Any) -> tuple[int, int]:
