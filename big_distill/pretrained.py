@@ -212,7 +212,7 @@ def freeze(model: nn.Module, params: Any, dtype: Any = jnp.float32) -> Made:
   return model.clone(folded=True, dtype=dtype), params
 
 
-def family_of(flat: Mapping[str, Any]) -> contracts.Family | None:
+def family_of(flat: dict[str, Any]) -> contracts.Family | None:
   """The family whose names these flat parameters have, or None."""
   return next((family for family in families().values()
                if family.recognise(flat)), None)
