@@ -12,6 +12,7 @@ import pytest
 
 from big_distill import command
 from big_distill import runs
+from big_distill.tools import points
 from big_distill.tools import ranking
 from big_distill.tools import sweep
 from configs import common
@@ -61,11 +62,11 @@ def test_a_grid_is_the_product_of_its_choices():
 
 
 def test_a_point_is_named_for_its_values(config, tmp_path):
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   assert [point.name for point in made] == [
       '000_lr=0.003_wd=0.0001_t=1', '001_lr=0.003_wd=0.0001_t=2',
       '002_lr=0.01_wd=0.0001_t=1', '003_lr=0.01_wd=0.0001_t=2']
-  made = sweep.points(config([{'student.size': 32, 'mode': 'same/ic',
+  made = points.make(config([{'student.size': 32, 'mode': 'same/ic',
                                'student.depth': (1, 2),
                                'teachers.teacher.size': 24}]), tmp_path / 'w')
   assert made[0].name == ('000_student.size=32_mode=same-ic_depth=1-2'
@@ -77,7 +78,7 @@ def test_what_is_printed_gives_main_the_config_of_the_point(config, tmp_path):
           {'loss.t': 2, 'student.width': .25, 'loss.t2': False}]
   given = ['--config.seed=7']
   for point, overrides in zip(
-      sweep.points(config(grid), tmp_path, given), grid):
+      points.make(config(grid), tmp_path, given), grid):
     words = shlex.split(shlex.join(point.command))
     assert words[1:3] == ['-m', 'big_distill.main']
     got = command.resolve(words[3:-1])
@@ -96,17 +97,17 @@ def test_what_is_printed_gives_main_the_config_of_the_point(config, tmp_path):
 def test_overrides_are_checked_before_anything_runs(
     config, tmp_path, point, message):
   with pytest.raises(ValueError, match=message):
-    sweep.points(config([{'optim.lr': 1.}, point]), tmp_path)
+    points.make(config([{'optim.lr': 1.}, point]), tmp_path)
 
 
 def test_a_config_without_a_sweep_is_one_clear_line():
   with pytest.raises(ValueError, match='quickstart.py has no get_sweep'):
-    sweep.points('configs/quickstart.py:tiny=True', '/nowhere')
+    points.make('configs/quickstart.py:tiny=True', '/nowhere')
 
 
 def test_a_failed_point_is_reported_and_does_not_end_the_sweep(
     config, tmp_path, capsys):
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   machine = Machine(0, 3, 0, 0)
   assert not sweep.run(made, machine)
   assert machine.ran == [point.command for point in made]
@@ -121,7 +122,7 @@ def test_a_failed_point_is_reported_and_does_not_end_the_sweep(
 
 def test_a_preempted_point_ends_the_sweep_and_is_taken_up_again(
     config, tmp_path):
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   machine = Machine(0, 'preempted')
   assert not sweep.run(made, machine) and len(machine.ran) == 2
   machine = Machine()
@@ -130,7 +131,7 @@ def test_a_preempted_point_ends_the_sweep_and_is_taken_up_again(
 
 
 def test_a_point_is_not_mistaken_for_a_run_of_another_config(config, tmp_path):
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   finish(made[2].workdir)
   runs.save(f'{made[2].workdir}/config.json', made[2].config)
   assert sweep.run(made, Machine())
@@ -145,7 +146,7 @@ def test_a_point_is_not_mistaken_for_a_run_of_another_config(config, tmp_path):
 @pytest.mark.parametrize('name', ['config.json', 'result.json'])
 def test_a_damaged_file_in_one_point_does_not_stop_the_sweep(
     config, tmp_path, capsys, name):
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   for point in made[:3]:
     finish(point.workdir)
   pathlib.Path(made[1].workdir, name).write_text('{"steps": ')
@@ -168,7 +169,7 @@ def test_sigterm_reaches_the_point_that_runs(tmp_path):
 @pytest.fixture
 def ranked(config, tmp_path):
   """Three finished points, and one that is half way and ahead."""
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   for point, val, test, kl in zip(made, (.5, .7, .6), (.9, .4, .8),
                                   (.1, .3, .2)):
     rows = [{'step': 0, 'val/acc@1': .99, 'student/acc@1': .99},
@@ -202,7 +203,7 @@ def test_less_is_better_of_a_distance(ranked):
 
 def test_the_students_accuracy_ranks_where_nothing_is_validated(
     config, tmp_path):
-  made = sweep.points(config(common.grid(GRID)), tmp_path / 'w')
+  made = points.make(config(common.grid(GRID)), tmp_path / 'w')
   with pytest.raises(ValueError, match='None of 4 points has a result'):
     ranking.rank(made)
   for point, accuracy in zip(made, (.2, .4)):

@@ -1,6 +1,6 @@
 """How the points of a sweep did: the best first, as a table and as a CSV.
 
-A point is a sweep.Point: it has a name, overrides and a workdir.
+A point is a points.Point: it has a name, overrides and a workdir.
 """
 
 from collections.abc import Sequence

@@ -21,13 +21,10 @@ A finished point is skipped and an interrupted one resumes, so the same command
 goes on where it was stopped. A point that fails does not stop the others.
 """
 
-from collections.abc import Sequence
-import re
 import shlex
 import signal
 import subprocess
 import sys
-from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -35,112 +32,12 @@ from big_distill import command as command_lib
 from big_distill import main as main_lib
 from big_distill import metrics
 from big_distill import runs
+from big_distill.tools import points
 from big_distill.tools import ranking
 
 # Flags that main has as well, see main.define_shared_flags.
 TRAINING = ('allow_changes', 'stack', 'distributed', 'coordinator', 'processes',
             'process')
-
-
-class Point(NamedTuple):
-  """A point of a sweep: its name is its folder's."""
-  name: str
-  overrides: dict[str, Any]
-  workdir: str
-  command: list[str]  # Flags of big_distill.main included.
-  config: dict[str, Any]
-  allow: Sequence[str] = ()  # Keys that may differ from the run in its folder.
-
-  @property
-  def finished(self):
-    return runs.finished(self.workdir)
-
-  def check(self) -> None:
-    """Raises ValueError if its folder holds a run of another config."""
-    try:
-      begun = runs.read(self.workdir)
-    except ValueError as error:  # One damaged folder does not stop the others.
-      print(f'{self.name}: {error}', flush=True)
-      return
-    if not begun.rows or begun.config is None:
-      return
-    # As it would be read: JSON has no tuples.
-    other = [key for key in runs.differences(
-        begun.config, runs.plain(self.config)) if key not in self.allow]
-    if other:
-      raise ValueError(f'{self.workdir} holds a run with another '
-                       f'{", ".join(other)}. Choose another --workdir, or '
-                       'remove that run.')
-
-
-class Group(NamedTuple):
-  """Points that learn together, in one command."""
-  name: str
-  command: list[str]
-  points: list[Point]
-
-  @property
-  def finished(self):
-    return all(point.finished for point in self.points)
-
-  def check(self) -> None:
-    """As Point.check, of each of them."""
-    for point in self.points:
-      point.check()
-
-
-def points(config, workdir, given=(), allow=()):
-  """The Points of 'FILE.py:ARG', each override checked; `given` are for all."""
-  sweep = command_lib.call(config, 'get_sweep')
-  made = []
-  for name, overrides in zip(_names(sweep), sweep):
-    folder = f'{runs.folder(workdir)}/{name}'
-    words = [f'--config={config}', *given,
-             *(f'--config.{key}={value}' for key, value in overrides.items())]
-    made.append(Point(
-        name, overrides, folder,
-        [sys.executable, '-m', 'big_distill.main', *words,
-         f'--workdir={folder}'],
-        command_lib.resolve(words).to_dict(), allow))
-  return made
-
-
-def _names(sweep):
-  """'007_lr=0.003_t=2' of each point: its number, and keys cut short."""
-  keys = {key for overrides in sweep for key in overrides}
-  digits = max(len(str(len(sweep) - 1)), 3)
-  for i, overrides in enumerate(sweep):
-    parts = [f'{_short(key, keys)}={_text(value)}'
-             for key, value in overrides.items()]
-    # File systems end a name at 255 bytes.
-    yield '_'.join([f'{i:0{digits}}', *parts])[:200]
-
-
-def _short(key, keys):
-  """The end of a dotted key that no other key ends with."""
-  words = key.split('.')
-  ends = ['.'.join(words[-n:]) for n in range(1, len(words) + 1)]
-  return next((end for end in ends if not any(
-      other != key and f'.{other}'.endswith(f'.{end}') for other in keys)), key)
-
-
-def _text(value):
-  text = f'{value:g}' if isinstance(value, float) else str(value)
-  return re.sub(r'[^\w.+-]+', '-', text).strip('-')
-
-
-def together(every: Sequence[Point], most: int,
-             words: Sequence[str]) -> list[Group]:
-  """Groups of up to `most` unfinished points, each trained in one program.
-
-  `words` are the flags of this command that a group's command repeats.
-  """
-  left = [(i, point) for i, point in enumerate(every) if not point.finished]
-  groups = [left[i:i + most] for i in range(0, len(left), most)]
-  return [Group(f'{group[0][1].name} and {len(group) - 1} more', [
-      sys.executable, '-m', 'big_distill.tools.sweep', *words,
-      f'--index={",".join(str(i) for i, _ in group)}'],
-      [point for _, point in group]) for group in groups]
 
 
 def run(chosen, execute=None):
@@ -187,7 +84,7 @@ def main(flag):
   # Whoever trains gets these; `flag` has a default for what was not given.
   given = [*(word for word in sys.argv if word.startswith('--config.')),
            *(flag[name].serialize() for name in TRAINING if flag[name].present)]
-  every = points(config, flag.workdir, given, flag.allow_changes)
+  every = points.make(config, flag.workdir, given, flag.allow_changes)
   table = f'{runs.folder(flag.workdir)}/sweep.csv'
   if sum([flag.run, flag.rank, bool(flag.index)]) > 1:
     raise ValueError('Of --index, --run and --rank, keep one.')
@@ -198,7 +95,7 @@ def main(flag):
     sys.exit(not _run_here([every[i] for i in _indices(flag.index, every)],
                            flag))
   elif flag.run:
-    whole = run(together(every, flag.together, [
+    whole = run(points.together(every, flag.together, [
         f'--config={config}', f'--workdir={flag.workdir}', *given])
                 if flag.together > 1 else every)
     if any(point.finished for point in every):
