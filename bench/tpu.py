@@ -54,7 +54,7 @@ CONFIGS = {
     'Food101, 128 px': 'configs/food101.py',
     'Sun397, 128 px': 'configs/sun397.py',
 }
-# T224 in parts of 16 images a device, whose maps stay on the chip.
+# T224 in parts of 16 images a device, most of whose maps stay on the chip.
 PARTS = {'v5e-32': 8, 'v6e-8': 32}
 FIRST = [('T224', 'v5e-32', 'float32'), ('T224', 'v5e-32', 'bfloat16'),
          ('T224', 'v3-32', 'float32'), ('MobileNetV3 GN', 'v5e-32', 'float32'),

@@ -26,8 +26,8 @@ def by_all_cores(dataset: tf.data.Dataset,
   # fifth more than it chooses to, and a tenth more than one.
   options = tf.data.Options()
   options.autotune.enabled = False
-  # Nothing here branches on a tensor in Python, and translating what could
-  # takes seconds of every start.
+  # Nothing here branches on a tensor in Python, and looking for what does takes
+  # a second of every start.
   plain = tf.autograph.experimental.do_not_convert(function)
   dataset = dataset.map(plain, 2 * os.cpu_count(), deterministic=True)
   return dataset.with_options(options)
