@@ -27,6 +27,7 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import layers
+from big_distill.pupil import Pupil
 from big_distill.state import State
 
 VIEW = views.MODES['funmatch'].student  # Of all streams: one crop for both.
@@ -176,7 +177,7 @@ def make_study(model: Any, optimizer: str) -> Callable:
     return logits, moved.get('averages', {})
 
   def study_one(state, lr, wd, t, factor, pixels, target):
-    pupil = steps.Pupil(
+    pupil = Pupil(
         answer, 'pixels', study.optimizer(lr, wd, factor, optimizer), None,
         functools.partial(losses.kl, t=t))
     (loss, (_, averages)), grads = pupil.learn(

@@ -27,6 +27,7 @@ from big_distill import render
 from big_distill import steps
 from big_distill import teaching
 from big_distill import views
+from big_distill.pupil import Pupil
 from big_distill.state import State
 
 
@@ -189,8 +190,8 @@ def make_step(setting: Setting, model: Any, teacher: teaching.Teacher,
     factor = schedule(number, hypers['total'], hypers['warmup'])
 
     def study(state, lr, wd, t, pixels, target):
-      pupil = steps.Pupil(answer, 'pixels', optimizer(lr, wd, factor), None,
-                          functools.partial(losses.kl, t=t))
+      pupil = Pupil(answer, 'pixels', optimizer(lr, wd, factor), None,
+                    functools.partial(losses.kl, t=t))
       (loss, (_, averages)), grads = pupil.learn(
           state.params, target, {'pixels': pixels})
       after, _ = pupil.update(state, parallel.mean(grads), averages)

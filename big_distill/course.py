@@ -33,6 +33,7 @@ from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
 from big_distill import views
+from big_distill.pupil import Pupil
 from big_distill.state import State
 
 
@@ -43,7 +44,7 @@ class Course(NamedTuple):
   source: Any
   room: classroom.Classroom
   lesson: steps.Lesson
-  pupil: steps.Pupil
+  pupil: Pupil
   state: State  # Before the first step, on the host.
   feed: feed_lib.Feed
   faculty: faculty_lib.Faculty
@@ -156,7 +157,7 @@ def recipe(config: Mapping[str, Any], room: classroom.Classroom,
   def make(numbers):
     tx, lr = optim.make(plan.total, **{
         key: numbers.get(key, value) for key, value in optim_.items()})
-    return steps.Pupil(room.learn, room.sees, tx, lr, losses.make(**{
+    return Pupil(room.learn, room.sees, tx, lr, losses.make(**{
         key: numbers.get(key, value) for key, value in loss.items()}))
 
   make({})  # As arguments of a program numbers cannot be looked at.

@@ -22,6 +22,7 @@ from big_distill import parallel
 from big_distill import registry
 from big_distill import steps
 from big_distill.ops import layers
+from big_distill.pupil import Pupil
 
 
 def _mapped(step):
@@ -63,7 +64,7 @@ class Recipe(NamedTuple):
     Pupil; they may be tracers. flops: of a forward pass of a device's batch.
   """
   alike: str
-  make: Callable[[Mapping[str, Any]], steps.Pupil]
+  make: Callable[[Mapping[str, Any]], Pupil]
   numbers: Mapping[str, np.ndarray | np.generic]
   family: str
   optimizer: str

@@ -22,9 +22,9 @@ from big_distill import bounds
 from big_distill import labels
 from big_distill import losses
 from big_distill import parallel
-from big_distill import params as params_lib
 from big_distill import teaching
 from big_distill import topk
+from big_distill.pupil import Pupil
 from big_distill.state import State
 
 Seen = dict[str, Any]  # What can be seen of a batch, leaves [b, ...].
@@ -78,39 +78,6 @@ def in_parts(function: Callable, parts: int) -> Callable:
             jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows))
 
   return run
-
-
-@dataclasses.dataclass(frozen=True)
-class Pupil:
-  """How one student learns.
-
-  answer: (params, images) -> (logits [b, c], averages), of the view it `sees`;
-    averages replace those leaves of params that no gradient moves.
-  tx: the optimizer. lr: step -> learning rate, for the log.
-  loss: (student logits, target log-probs) [b, c] -> [b].
-  """
-  answer: Callable
-  sees: Any
-  tx: optax.GradientTransformation
-  lr: Callable
-  loss: Callable = losses.kl
-
-  def learn(self, params: Any, target: Any, seen: Seen) -> tuple[Any, Any]:
-    """((loss, (logits, averages)), gradients), of this device's examples."""
-    def loss_of(params):
-      logits, averages = self.answer(params, seen[str(self.sees)])
-      return jnp.mean(self.loss(logits, target)), (logits, averages)
-
-    return jax.value_and_grad(loss_of, has_aux=True)(params)
-
-  def update(self, state: State, grads: Any, averages: Any
-             ) -> tuple[State, Any]:
-    """(the next State, what was added to the parameters)."""
-    updates, opt = self.tx.update(grads, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params = params_lib.replace(params, averages)
-    return dataclasses.replace(
-        state, step=state.step + 1, params=params, opt=opt), updates
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import layers
+from big_distill.pupil import Pupil
 from big_distill.state import State
 from big_distill.tools import bench
 from big_distill.tools import footprint
@@ -95,8 +96,8 @@ def test_the_parts_in_sequence_are_the_whole_step():
   lesson = steps.Lesson(
       (teaching.Teacher('big', answer, taught, 5, 6, sees=big),), 5,
       mix=steps.mixup)
-  pupil = steps.Pupil(lambda params, images: (answer(params, images), {}), sees,
-                      tx, lr)
+  pupil = Pupil(lambda params, images: (answer(params, images), {}), sees,
+                tx, lr)
   data = noise.Noise(5)
   batch = next(data.train_batches(data.load(), [sees, big], 32, 0, 0, 1))
   batch, teachers = parallel.split(batch), parallel.replicate([taught])

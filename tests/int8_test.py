@@ -16,6 +16,7 @@ from big_distill import teaching
 from big_distill import views
 from big_distill.input import pipeline
 from big_distill.ops import int8
+from big_distill.pupil import Pupil
 from big_distill.state import State
 from big_distill.tools import evaluate
 from configs import quickstart
@@ -175,7 +176,7 @@ def test_a_step_learns_from_it_what_the_exact_one_teaches(accumulate):
     teachers = (teacher._replace(sees=view),
                 teaching.load('labels', labels=True, num_classes=C))
     lesson = steps.Lesson(teachers, C, combine='probs', accumulate=accumulate)
-    pupil = steps.Pupil(linear, view, tx, lr)
+    pupil = Pupil(linear, view, tx, lr)
     frozen = parallel.replicate([each.params for each in teachers])
     state = parallel.replicate(State.init({'kernel': kernel}, tx))
     step = parallel.pmap(functools.partial(lesson.step, pupil), donate=(0,))

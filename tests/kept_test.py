@@ -16,9 +16,9 @@ from bench import study
 from big_distill import packed
 from big_distill import params as params_lib
 from big_distill import pretrained
-from big_distill import steps
 from big_distill import teaching
 from big_distill.ops import layers
+from big_distill.pupil import Pupil
 from big_distill.state import State
 
 CLASSES, STEPS, SIZE = 12, 8, 8
@@ -155,7 +155,7 @@ def test_rows_that_repeat_are_the_first_ones_again(room, shelf):
 def test_what_an_optimizer_does_now_and_then_stays_a_branch(name):
   """Students are updated together as they are alone, by the same gradients."""
   tx = study.optimizer(.01, 0., 1., name)
-  pupil = steps.Pupil(None, '', tx, None, None)
+  pupil = Pupil(None, '', tx, None, None)
   update = lambda state, grads: pupil.update(state, grads, {})[0]
 
   def together(states, grads):

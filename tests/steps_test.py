@@ -24,6 +24,7 @@ from big_distill import steps
 from big_distill import teaching
 from big_distill import views
 from big_distill.ops import norms
+from big_distill.pupil import Pupil
 from big_distill.state import State
 
 B, S, C = 32, 4, 3
@@ -54,8 +55,8 @@ def train_step(teachers, **kwargs):
   tx, lr = optim.make(100, lr=.01, wd=1e-3)
   loss = kwargs.pop('loss', losses.kl)
   lesson = steps.Lesson(tuple(teachers), C, **kwargs)
-  pupil = steps.Pupil(lambda params, images: (linear(params, images), {}), VIEW,
-                      tx, lr, loss)
+  pupil = Pupil(lambda params, images: (linear(params, images), {}), VIEW,
+                tx, lr, loss)
   return tx, pmapped(lesson, pupil)
 
 
@@ -240,7 +241,7 @@ def test_averages_move_to_the_mean_of_the_parts():
 
   lesson = steps.Lesson((teacher(),), C, accumulate=2)
   start = State.init({**params(0), 'moment': jnp.zeros([])}, tx)
-  state, _ = pmapped(lesson, steps.Pupil(student, VIEW, tx, lr))(
+  state, _ = pmapped(lesson, Pupil(student, VIEW, tx, lr))(
       parallel.replicate(start), parallel.replicate([params(7)]),
       parallel.split(batch()))
   x = batch()['views'][str(VIEW)].reshape(4, 2, -1) / 127.5 - 1
@@ -392,7 +393,7 @@ def test_a_step_moves_averages_by_the_batch_and_nothing_else_does():
   lesson = steps.Lesson((teacher(),), C)
   state = parallel.replicate(State.init(weights, tx))
   data = batch()
-  after, _ = pmapped(lesson, steps.Pupil(room.learn, VIEW, tx, lr))(
+  after, _ = pmapped(lesson, Pupil(room.learn, VIEW, tx, lr))(
       state, parallel.replicate([params(7)]), parallel.split(data))
   norm = parallel.first(after.params)['norm']
   pixels = np.float64(data['views'][str(VIEW)]) / 127.5 - 1
@@ -418,7 +419,7 @@ def test_averages_that_are_kept_normalise_in_training_too():
   assert moved and abs(follows - logits).max() > .1
   tx, lr = optim.make(10, lr=.1, wd=.1)
   after, _ = pmapped(steps.Lesson((teacher(),), C),
-                     steps.Pupil(room.learn, VIEW, tx, lr))(
+                     Pupil(room.learn, VIEW, tx, lr))(
       parallel.replicate(State.init(weights, tx)),
       parallel.replicate([params(7)]), parallel.split(batch()))
   norm = parallel.first(after.params)['norm']
