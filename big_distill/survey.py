@@ -1,0 +1,102 @@
+"""What images are, before any is read: their labels, and which are held out."""
+
+from collections.abc import Sequence
+import functools
+import os
+from typing import Any, NamedTuple
+
+from big_distill import cards
+from big_distill import command
+
+HELD_OUT, MOST_HELD_OUT = 10, 5_000  # Percent of the images; images.
+
+
+class Images(NamedTuple):
+  """What is known of a dataset before it is read: of its train split.
+
+  Options are those of data.load that its labels need; `why` says why it has
+  none, if so.
+  """
+  name: str
+  num_examples: int
+  classes: tuple[str, ...]
+  splits: tuple[str, ...]
+  options: dict[str, Any]
+  why: str = ''
+
+
+def name_of(images: str) -> str:
+  """What data.name is called: folder:PATH of a path, else a dataset."""
+  if images.startswith('folder:') or '://' in images or os.path.exists(
+      os.path.expanduser(images)):
+    return f'folder:{images.removeprefix("folder:")}'
+  if '/' in images and (images.startswith(('/', '.', '~'))
+                        or images.endswith(('.csv', '.tsv', '.parquet'))):
+    raise ValueError(f'images={images} is not there: name a folder, a list '
+                     '(.csv, .tsv), a .parquet file, or a dataset of TFDS.')
+  return images
+
+
+@functools.cache
+def look(name: str, data_dir: str) -> Images:
+  """The Images of a name: with labels, or without where they cannot be read."""
+  load = functools.partial(command.pipeline().load, name, 'train', data_dir,
+                           cache='none')
+  try:
+    source, options, why = load(), {}, 'there are none'
+  except ValueError as error:
+    try:
+      source, options, why = load(label=None), {'label': None}, str(error)
+    except ValueError:
+      raise error from None
+  return Images(name, source.num_examples, source.classes, source.splits,
+                options, why)
+
+
+def labels(found: Images, described: Sequence[cards.Card]
+           ) -> tuple[dict[str, Any], str]:
+  """(options of data.load, why), with labels where they mean the teacher's."""
+  left_out, classes = {'label': None}, found.classes
+  if not classes:
+    return left_out, (f'are left out: {found.why}. Agreement and KL are '
+                      'measured, no accuracy')
+  known = next((card.classes for card in described if card.classes), ())
+  count = described[0].arguments['num_classes']
+  if not known and len(classes) == count:
+    return {'label': 'label'}, (
+        'are taken to be numbered as the teacher numbers its classes: look at '
+        'its accuracy')
+  if tuple(classes) == tuple(known):
+    return {'label': 'label'}, 'are of the teacher\'s classes'
+  others = sorted({*classes} - {*known})
+  if known and not others and found.name.startswith('folder:'):
+    return {'label': 'label', 'classes': tuple(known)}, (
+        f'are numbered as the teacher numbers its {count} classes')
+  what = (f'{len(others)} of {len(classes)} classes, such as {others[0]}, are '
+          'none of the teacher\'s' if known and others else
+          'classes are in another order than the teacher\'s' if known else
+          f'there are {len(classes)} classes, and the teacher has {count}')
+  return left_out, (f'are left out: {what}. Agreement and KL are measured, no '
+                    'accuracy')
+
+
+def parts(found: Images) -> tuple[str, str | None, str, int, str]:
+  """(train, val or None, test, images of train, why); splits as TFDS has them."""
+  n, usual = found.num_examples, {}
+  for name in found.splits:
+    word = name.casefold()
+    for split, starts in (('validation', ('val', 'dev')), ('test', ('test',))):
+      if word.startswith(starts):
+        usual.setdefault(split, name)
+  if usual:
+    val, test = usual.get('validation'), usual.get('test')
+    return 'train', val if test else None, test or val, n, (
+        f'{" and ".join(usual.values())}, as the dataset has '
+        f'{"them" if len(usual) > 1 else "it"}')
+  if n < 2:
+    raise ValueError(f'{found.name} has {n} image: distilling takes two at '
+                     'least, one of which is held out.')
+  held = min(max(round(n * HELD_OUT / 100), 1), MOST_HELD_OUT)
+  return f'train[:-{held}]', None, f'train[-{held}:]', n - held, (
+      f'{held:,} of {n:,} images, the last in the order of the dataset, which '
+      'for paths follows from names alone; no student learns from them')
