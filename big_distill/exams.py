@@ -32,7 +32,7 @@ class Exam(NamedTuple):
 
 def is_test(split: str) -> bool:
   """Whether an expression of splits reads a test split."""
-  return re.search(r'(^|\+)\s*test', split.casefold()) is not None
+  return re.search(r'(^|\+)\s*(test|all$)', split.casefold()) is not None
 
 
 def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],

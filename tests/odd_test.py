@@ -232,6 +232,7 @@ def test_a_list_that_lists_nothing_is_one_line(content, says, tmp_path):
 
 @pytest.mark.parametrize('split, yes', [
     ('test', True), ('Test[:50]', True), ('train+testing', True),
-    ('train', False), ('validation', False), ('latest', False)])
+    ('all', True), ('train', False), ('validation', False), ('latest', False),
+    ('allotted', False)])
 def test_a_test_split_is_known_by_its_name(split, yes):
   assert exams.is_test(split) == yes

@@ -80,13 +80,14 @@ def test_without_tensorflow_a_folder_has_the_same_answers(
         ours[f'{model.name} p'], abs=.05)
 
 
-def test_of_a_folder_with_splits_it_says_which_one_it_shows(photographs, tmp_path,
-                                                            caplog):
-  for split in ('train', 'test'):
+@pytest.mark.parametrize('splits', [('train', 'test'), ('val',)])
+def test_of_a_folder_with_splits_all_images_are_shown(photographs, tmp_path, splits):
+  for split in splits:
     shutil.copytree(photographs, tmp_path / split)
   model = predict.load('caltech12 teacher')
-  assert len([*predict.rows([model], str(tmp_path), pipeline, 5)]) == 5
-  assert f'{tmp_path} train; its splits are test, train.' in caplog.text
+  with_tf, without = ([row['image'] for row in predict.rows(
+      [model], str(tmp_path), data, 5)] for data in (pipeline, None))
+  assert with_tf == without and len(without) == 5 * len(splits)
 
 
 def test_one_image_has_the_answer_that_it_has_in_its_folder(photographs):

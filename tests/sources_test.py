@@ -134,7 +134,8 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path):
 @pytest.mark.parametrize('split, message', [
     ('trian', 'no split .trian.; its splits, .* are train .20.'),
     ('train[25:]', 'no split .train.25:.*train .20.'),
-    ('train[:5', 'no split'), ('train[:0]', 'is empty')])
+    ('train[:5', 'no split'), ('all[:5]', 'no split'),
+    ('train[:0]', 'is empty')])
 def test_splits_that_are_not_there_are_errors(shards, split, message):
   with pytest.raises(ValueError, match=message):
     sources.load('dots', split, shards)
@@ -190,6 +191,9 @@ def test_splits_of_a_folder_add_up(tmp_path):
   parts = [read(sources.load(name, split))
            for split in ('train[:5]', 'test[6:]', 'train[:5]+test[6:]')]
   assert parts[0] + parts[1] == parts[2] and len(parts[2]) == 7
+  train, test, both = (read(sources.load(name, split))
+                       for split in ('train', 'test', 'all'))
+  assert sorted(train + test) == sorted(both) and len(both) == 16
 
 
 def test_hidden_files_are_not_images(tmp_path):
@@ -207,6 +211,7 @@ def test_an_image_beside_the_class_folders_is_named(tmp_path, caplog):
 @pytest.mark.parametrize('name, split, message', [
     ('folder:/no/such', 'train', 'is not a folder'),
     ('folder:{}', 'train', 'is empty'), ('folder:{}', 'train[x]', 'of the form'),
+    ('folder:{}', 'all[:5]', "no split 'all'"),
     ('folder:{}', 'test', "no split 'test'")])
 def test_folders_that_cannot_serve_are_errors(tmp_path, name, split, message):
   with pytest.raises(ValueError, match=message):

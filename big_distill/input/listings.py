@@ -77,7 +77,7 @@ def resolve(name: str, known: Iterable[str]) -> str | None:
 def choose(title: str, split: str, known: Iterable[str],
            find: Callable[[str], list[Example]], labelled: bool = True,
            classes: str | Sequence[str] | None = None) -> Listing:
-  """What a split expression as TFDS writes it selects: train[:90%], test[:50].
+  """What a split expression as TFDS writes it selects: train[:90%], all.
 
   known: names of splits; `find` gives the examples of one.
   labelled: False leaves labels out, and needs no classes.
@@ -87,6 +87,8 @@ def choose(title: str, split: str, known: Iterable[str],
   known = list(known)
   asked = re.findall(r'(?:^|\+)\s*([\w-]+)', split) or ['train']
   homes = {name: resolve(name, known) for name in asked}
+  if split == 'all' and not homes[split]:
+    homes = {name: name for name in known}
   for name, home in homes.items():
     if not home:
       raise ValueError(f'{title} has no split {name!r}; its splits are '
@@ -176,9 +178,9 @@ def _select(split: str, found: Mapping[str, Sequence]
            for name, some in found.items()}
   try:
     parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-  except (ValueError, KeyError, AssertionError) as error:
+  except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
     known = [f'{name} ({len(some)})' for name, some in found.items()]
-    raise ValueError(f'The split {split!r} is not of the form train[:90%] or '
-                     'train[:500]+train[600:], or not within the images of '
-                     f'{", ".join(known)}.') from error
+    raise ValueError(f'The split {split!r} is not of the form train[:90%], '
+                     'train[:500]+train[600:] or all, or not within the images '
+                     f'of {", ".join(known)}.') from error
   return [(part.splitname, slice(part.from_, part.to)) for part in parts]

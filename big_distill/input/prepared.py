@@ -33,7 +33,7 @@ def source(name: str, split: str, data_dir: str | None, image: str | None,
                  records.FORMATS)
   try:
     parts = info.splits[split].file_instructions
-  except (ValueError, AssertionError) as error:
+  except (ValueError, AssertionError, NotImplementedError) as error:
     known = [f'{each} ({info.splits[each].num_examples})'
              for each in info.splits]
     raise ValueError(f'{name} has no split {split!r}; its splits, and how many '

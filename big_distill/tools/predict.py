@@ -7,10 +7,11 @@
 A model is a checkpoint, the workdir of a run, or a file that tools/export.py
 wrote: onnx, tflite, stablehlo, savedmodel, timm, torchvision. PHOTOS is an image
 or a folder, which need no TensorFlow (Pillow then reads them, JPEGs to within a
-few grey levels), or anything that data.name of a config takes. A card tells its
-size, its view and the names of its classes; --size serves a checkpoint that has
-none. Prints a line per image, or writes a CSV with a column for each model's
-class, its probability and, with several models, whether they agree.
+few grey levels), or anything that data.name of a config takes; all splits are
+shown. A card tells its size, its view and the names of its classes; --size serves
+a checkpoint that has none. Prints a line per image, or writes a CSV with a column
+for each model's class, its probability and, with several models, whether they
+agree.
 """
 
 from collections.abc import Iterator, Sequence
@@ -96,11 +97,8 @@ def rows(models: Sequence[Model], images: str, data: Any = None,
 def _by_pipeline(models, images, batch_size, data):
   """Yields (names of images, what each model sees of them and of padding)."""
   is_folder = os.path.isdir(images)
-  source = data.load(f'folder:{images}' if is_folder else images, 'train',
+  source = data.load(f'folder:{images}' if is_folder else images, 'all',
                      cache='none', label=None)
-  if len(source.splits) > 1:
-    logging.warning('Images are those of %s; its splits are %s.', source.title,
-                    ', '.join(source.splits))
   if is_folder:  # Its order is one for splits, by hashes.
     source = data.only(source, np.array(
         sorted(range(source.num_examples), key=source.name)))
