@@ -17,8 +17,9 @@ GIB = 2**30
 # What is left of temporaries, in student and teacher of T224 (docs/tpu.md) and,
 # where they are computed anew, in a R50x1 on a GPU (docs/speed.md): .52, .50, .37.
 BFLOAT16, REMAT = .55, .45
-# What lies on the chip, at most, and would not with more images: of v5e and v6e.
-ON_CHIP = 2**27
+# What lies on the chip, at most, and would not with more images: of v5e and v6e,
+# where most maps of so many images of 224 px do (docs/tpu.md).
+ON_CHIP, FEW = 2**27, 16
 
 
 class Compiled(NamedTuple):
@@ -152,6 +153,20 @@ def remedies(found: dict[str, Any], compiled: list[Compiled],
   return said
 
 
+def lighter(found: dict[str, Any], programs: programs_lib.Programs,
+            config: Mapping[str, Any], which: slices.Slice) -> list[str]:
+  """Flags with which a step would move fewer bytes, where these bind it."""
+  if 'memory' not in found['bound']:
+    return []
+  plan, said = programs.plan, []
+  b = plan.batch_size // which.devices
+  if which.family in ('v5e', 'v6e') and b // plan.accumulate > FEW:
+    said = [f'--config.accumulate={k}'
+            for k in range(plan.accumulate + 1, b // plan.group + 1)
+            if b // plan.group % k == 0 and b // k <= FEW][:1]
+  return said + [flag for flag, *_ in _changes(config) if 'dtype' in flag]
+
+
 def _changes(config):
   """(flag, what it leaves of temporaries, program -> whether of this one's)."""
   student, changes = {**config['student']}, []
@@ -191,7 +206,9 @@ def sentence(found: dict[str, Any], compiled: list[Compiled],
   larger = (f'A batch of {found["largest"]:,} would fit, too, by a line through '
             'this one.' if found['largest'] > plan.batch_size else
             'No larger batch would fit, by a line through this one.')
+  fewer = '; '.join(lighter(found, programs, config, which))
   return (f'{which} holds this run, {held}. {larger} A step takes '
           f'{1e3 * found["step_seconds"]:.3g} ms at least, bound by '
-          f'{" and ".join(found["bound"])}: {found["hours"]:.3g} h for '
-          f'{plan.total:,} steps{evaluated}.')
+          f'{" and ".join(dict.fromkeys(found["bound"]))}: {found["hours"]:.3g} h '
+          f'for {plan.total:,} steps{evaluated}.'
+          + (f' What may move fewer bytes: {fewer}.' if fewer else ''))

@@ -107,6 +107,21 @@ def test_what_waits_of_a_batch_and_what_is_on_the_chip_grow_with_it_too():
   assert found['largest'] == 128 * (1 + 8 * 15.75) * 32
 
 
+def test_what_moves_fewer_bytes_is_advised_where_these_bind():
+  bytes_bind = compiled(moved=GIB), program('learn')
+  _, _, said = judged(bytes_bind)
+  assert said.endswith(  # 128 images on a device, in parts of 16.
+      'fewer bytes: --config.accumulate=8; --config.student.dtype=bfloat16; '
+      '--config.teachers.T224.dtype=bfloat16.')
+  config = imagenet.get_config()
+  config.accumulate = 8
+  config.student.dtype = config.teachers.T224.dtype = 'bfloat16'
+  for each in (dict(config=config), dict(name='v4-32', config=config)):
+    assert 'fewer bytes' not in judged(bytes_bind, **each)[2]
+  assert 'fewer bytes' not in judged((compiled(flops=1e15),
+                                      program('learn')))[2]
+
+
 def test_hours_are_those_of_all_calls_that_a_run_makes():
   chip = slices.CHIPS['v5e']
   second = compiled(flops=int(chip.flops))
