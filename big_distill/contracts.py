@@ -60,6 +60,17 @@ def fingerprint(*facts: Any) -> str:
   return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def pixels_of(source: Any) -> str:
+  """The fingerprint of a source's examples and of how they are decoded.
+
+  As its own where it is decoded by default: a path as viewers show it, what
+  TFDS prepared not (see Data.load).
+  """
+  if source.as_shown == ('folder:' in source.title):
+    return source.fingerprint
+  return fingerprint(source.fingerprint, 'as_shown', source.as_shown)
+
+
 class Data(Protocol):
   """Functions that open sources and make batches of them.
 

@@ -73,7 +73,7 @@ class Sight:
   def key(self, source: Any) -> str:
     """What the teachers' answers to a split depend on beside the teachers."""
     return contracts.fingerprint(
-        source.title, source.fingerprint, self._layers,
+        source.title, contracts.pixels_of(source), self._layers,
         [(teacher.name, str(teacher.sees)) for teacher in self.teachers])
 
   def _ask(self, faculty, batch):

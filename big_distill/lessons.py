@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from big_distill import answers
 from big_distill import bounds
 from big_distill import classroom
+from big_distill import contracts
 from big_distill import durations
 from big_distill import faculty
 from big_distill import plan as plan_lib
@@ -133,7 +134,7 @@ def manifest(lesson: steps.Lesson, source: Any, mode: views.Mode,
        'weights': sections[teacher.name].get('weights', 'float32')}
       for teacher in lesson.teachers if teacher.size]
   return {
-      'data': source.title, 'images': source.fingerprint,
+      'data': source.title, 'images': contracts.pixels_of(source),
       'examples': source.num_examples, 'classes': lesson.num_classes,
       'resident': source.resident, **crops, 'seed': plan.seed,
       'votes': mode.votes, 'teachers': teachers,

@@ -40,6 +40,7 @@ class Source(NamedTuple):
   first: int
   resident: bool
   fingerprint: str  # As that of a contracts.Source, by lengths and labels.
+  as_shown: bool = False  # Images are pixels, decoded when they were packed.
 
 
 class Data:

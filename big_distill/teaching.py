@@ -160,6 +160,8 @@ def _foreign(name, python, size, mean, std, num_classes, read):
   with open(path, 'rb') as file:
     identity = f'{maker} of {hashlib.sha256(file.read()).hexdigest()[:16]}'
   mean, std = np.float32(mean), np.float32(std)
+  if (mean != .5).any() or (std != .5).any():
+    identity += f', images less {mean.tolist()} over {std.tolist()}'
   made = []
 
   def make():

@@ -94,6 +94,7 @@ def test_a_student_learns_from_the_recording_alone(recording):
     ('teachers', {'teachers.teacher.dtype': 'bfloat16'}),
     ('teachers', {'teachers.teacher.weights': 'int8'}),
     ('dtype', {'answers.dtype': 'float32'}),
+    ('images', {'data.as_shown': True}),
     ('teachers', {'teachers.teacher.init': '', 'teachers.teacher.random': {
         'family': 'bit', 'depth': (1,), 'width': .125}})])
 def test_a_recording_of_something_else_is_refused_by_field(

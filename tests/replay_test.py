@@ -246,6 +246,9 @@ def test_a_function_of_the_user_teaches_and_is_evaluated(tmp_path):
   pixels = ((images + 1) / 2 - [.4, .5, .6]) / [.2, .25, .3]
   np.testing.assert_allclose(store.read(2)[0],
                              pixels.reshape(32, -1) @ kernel, atol=1e-3)
+  other = {**changes, 'teachers': dict(mine={**teacher, 'mean': (.5, .5, .5)})}
+  with pytest.raises(ValueError, match='has teachers='):
+    run(tmp_path / 'third', **other)
   changes.pop('answers.store')
   with pytest.raises(ValueError, match='Set answers.store'):
     run(tmp_path / 'third', **changes)

@@ -92,7 +92,7 @@ def gather(run: runs.Run, data: Any) -> Evidence:
       (teacher.classes for teacher in lessons.room.teachers if teacher.classes),
       ())
   key = contracts.fingerprint(
-      identity, source.title, source.fingerprint, str(exam.view), labelled,
+      identity, source.title, contracts.pixels_of(source), str(exam.view), labelled,
       [teacher.identity for teacher in lessons.room.teachers])
   found = _kept(run.path, key)
   if found is None:
