@@ -18,7 +18,8 @@ ETA = 'time/eta_sec'
 # What evaluators measure.
 ACC1, ACC5, XENT = 'acc@1', 'acc@5', 'loss'
 KL, EUCLIDEAN, TOP1, TOP5 = 'kl', 'euclidean', 'top1', 'top5'
-LOWER = (KL, XENT, EUCLIDEAN)  # Less of these is better.
+ECE, NLL = 'ece', 'nll'
+LOWER = (KL, XENT, EUCLIDEAN, ECE, NLL)  # Less of these is better.
 
 # Of the evaluations that configs/common.py names.
 VAL, TEST, STUDENT, TEACHER = (

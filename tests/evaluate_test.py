@@ -11,6 +11,7 @@ import pytest
 
 from big_distill import classroom
 from big_distill import evaluate
+from big_distill import metrics
 from big_distill import parallel
 from big_distill import teaching
 from big_distill import views
@@ -35,10 +36,10 @@ def batches(b, label=LABEL):
            'mask': (np.arange(start, start + b) < N).astype(np.float32)}
 
 
-def run(evaluator, b, label=LABEL, student=STUDENT):
+def run(evaluator, b, label=LABEL, student=STUDENT, teacher=TEACHER):
   """What an evaluator's job makes of all answers, through batches of b."""
   answers = parallel.replicate({('student', 'logits'): student,
-                                ('teacher', 'logits'): TEACHER})
+                                ('teacher', 'logits'): teacher})
   answer = parallel.pmap(lambda answers, index: jax.tree.map(
       lambda x: x[index], answers))
   job = evaluate.job(evaluator)
@@ -91,6 +92,22 @@ def test_a_model_agrees_with_itself():
   got = run(distance.Evaluator(), 8, student=TEACHER)
   assert got == pytest.approx(
       {'kl': 0, 'euclidean': 0, 'top1': 1, 'top5': 1}, abs=1e-6)
+
+
+@pytest.mark.parametrize('evaluator', [
+    agreement.Evaluator(), calibration.Evaluator(), cka.Evaluator('logits'),
+    classification.Evaluator(), distance.Evaluator()])
+def test_rankings_know_of_every_metric_whether_less_is_better(evaluator):
+  sure = 9 * np.eye(C, dtype=np.float32)[LABEL]
+
+  def measured(student):
+    got = run(evaluator, 8, student=student, teacher=sure)
+    return got if isinstance(got, dict) else evaluator.measure(
+        *got, tuple(map(str, range(C))))
+
+  good, bad = measured(sure), measured(STUDENT)
+  assert good and {name for name in good if good[name] < bad[name]} == {
+      *good} & {*metrics.LOWER}
 
 
 def test_the_teacher_can_be_classified():

@@ -7,6 +7,7 @@ import numpy as np
 
 from big_distill import bounds
 from big_distill import labels
+from big_distill import metrics
 
 BINS = 15
 
@@ -59,5 +60,5 @@ class Evaluator:
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     confidence = np.exp(log_probs.max(axis=-1))
     hit = share[np.arange(len(share)), log_probs.argmax(axis=-1)] > 0
-    return {'ece': error(confidence, hit, self.bins),
-            'nll': -(share * log_probs).sum(axis=-1).mean()}
+    return {metrics.ECE: error(confidence, hit, self.bins),
+            metrics.NLL: -(share * log_probs).sum(axis=-1).mean()}
