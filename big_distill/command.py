@@ -47,6 +47,9 @@ def program(main: Callable[..., None],
     except BrokenPipeError:  # head, say, has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit('Error: What reads the output has ended before it.')
+    except KeyboardInterrupt:
+      print('Left by Ctrl-C.', file=sys.stderr)
+      sys.exit(130)
     except ValueError as error:
       logging.debug('Traceback', exc_info=True)
       sys.exit(f'Error: {error}')

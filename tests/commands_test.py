@@ -128,3 +128,18 @@ def test_a_reader_that_ends_first_is_one_line(tmp_path):
   assert process.wait() == 1
   assert said[-1] == 'Error: What reads the output has ended before it.'
   assert not any('Traceback' in line for line in said)
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+  code = ('import signal\n'
+          'from big_distill import command\n'
+          'def main(flag):\n'
+          '  signal.raise_signal(signal.SIGINT)\n'
+          'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+          'command.program(main)')
+  ran = subprocess.run(
+      [sys.executable, '-c', code], cwd=tmp_path, text=True, check=False,
+      env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True)
+  assert ran.returncode == 130
+  assert ran.stderr.splitlines()[-1] == 'Left by Ctrl-C.'
+  assert 'Traceback' not in ran.stderr

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -100,6 +101,12 @@ def test_overrides_are_checked_before_anything_runs(
     points.make(config([{'optim.lr': 1.}, point]), tmp_path)
 
 
+def test_a_family_of_students_is_no_point(config, tmp_path):
+  given = ['--config.students.a.student.width=.25']
+  with pytest.raises(ValueError, match='000_lr=1 has config.students, a: a point'):
+    points.make(config([{'optim.lr': 1.}]), tmp_path, given)
+
+
 def test_a_config_without_a_sweep_is_one_clear_line():
   with pytest.raises(ValueError, match='quickstart.py has no get_sweep'):
     points.make('configs/quickstart.py:tiny=True', '/nowhere')
@@ -158,12 +165,24 @@ def test_a_damaged_file_in_one_point_does_not_stop_the_sweep(
   assert f'{made[1].workdir}/{name} is not JSON' in capsys.readouterr().out
 
 
-def test_sigterm_reaches_the_point_that_runs(tmp_path):
-  code = ('import os, signal, sys, time\n'
-          'signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n'
-          'os.kill(os.getppid(), signal.SIGTERM)\n'
-          'time.sleep(60)')
-  assert sweep._execute([sys.executable, '-c', code]) == 7
+@pytest.mark.parametrize('number, passed_on', [(signal.SIGTERM, True),
+                                               (signal.SIGINT, False)])
+def test_who_is_told_to_leave_waits_for_the_point_that_runs(
+    tmp_path, number, passed_on):
+  """A terminal tells both of Ctrl-C; of SIGTERM a scheduler tells the sweep."""
+  code = ('import os, pathlib, signal, sys, time\n'
+          'def end(*_):\n'
+          "  pathlib.Path(sys.argv[2]).write_text('saved')\n"
+          '  sys.exit(7)\n'
+          'signal.signal(signal.SIGTERM, end)\n'
+          'os.kill(os.getppid(), int(sys.argv[1]))\n'
+          'time.sleep(60 if int(sys.argv[1]) == signal.SIGTERM else .1)\n'
+          "pathlib.Path(sys.argv[2]).write_text('not told')")
+  file = tmp_path / 'said'
+  assert sweep._execute([sys.executable, '-c', code, str(int(number)),
+                         str(file)]) is None
+  assert file.read_text() == ('saved' if passed_on else 'not told')
+  assert sweep._execute([sys.executable, '-c', 'raise SystemExit(7)']) == 7
 
 
 @pytest.fixture
@@ -263,6 +282,7 @@ def test_the_command_prints_runs_and_ranks(config, tmp_path):
   assert (tmp_path / 'w' / 'sweep.csv').read_text().splitlines()[1].startswith(
       '1,000_lr=0.01,0.01,')
   assert call('--index=0').stdout == '[1/1] 000_lr=0.01: finished before.\n'
-  wrong = call('--index=2')
-  assert wrong.returncode == 1
-  assert wrong.stderr == 'Error: --index=2: points are numbered 0 to 1.\n'
+  for text in ('2', ''):
+    wrong = call(f'--index={text}')
+    assert wrong.returncode == 1
+    assert wrong.stderr == f'Error: --index={text}: points are numbered 0 to 1.\n'

@@ -58,18 +58,26 @@ class Group(NamedTuple):
 
 def make(config: str, workdir: Any, given: Sequence[str] = (),
          allow: Sequence[str] = ()) -> list[Point]:
-  """The Points of 'FILE.py:ARG', each override checked; `given` are for all."""
+  """The Points of 'FILE.py:ARG', each override checked; `given` are for all.
+
+  Raises ValueError where a point would train a family of students.
+  """
   sweep = command_lib.call(config, 'get_sweep')
   made = []
   for name, overrides in zip(_names(sweep), sweep):
     folder = f'{runs.folder(workdir)}/{name}'
     words = [f'--config={config}', *given,
              *(f'--config.{key}={value}' for key, value in overrides.items())]
+    resolved = command_lib.resolve(words).to_dict()
+    if resolved.get('students'):
+      raise ValueError(
+          f'{name} has config.students, {", ".join(resolved["students"])}: a '
+          'point of a sweep trains one student. Leave them out, or train them '
+          'with python -m big_distill.main.')
     made.append(Point(
         name, overrides, folder,
         [sys.executable, '-m', 'big_distill.main', *words,
-         f'--workdir={folder}'],
-        command_lib.resolve(words).to_dict(), allow))
+         f'--workdir={folder}'], resolved, allow))
   return made
 
 

@@ -29,6 +29,7 @@ import sys
 from absl import flags
 
 from big_distill import command as command_lib
+from big_distill import leaving
 from big_distill import main as main_lib
 from big_distill import metrics
 from big_distill import runs
@@ -43,7 +44,7 @@ TRAINING = ('allow_changes', 'stack', 'distributed', 'coordinator', 'processes',
 def run(chosen, execute=None):
   """Runs Points one after another; True if all of them are finished at the end.
 
-  `execute` takes a command and returns its exit code.
+  `execute` takes a command and returns its exit code, None if told to leave.
   """
   for point in chosen:
     point.check()
@@ -60,9 +61,9 @@ def run(chosen, execute=None):
     if code:
       say(f'failed with exit code {code}.')
       failed.append(point)
-    elif not point.finished:
+    elif code is None or not point.finished:
       # It was told to leave, and so are we: what is next would be, too.
-      say('stopped before its end; the same command resumes it.')
+      say('stopped here; the same command goes on.')
       break
   for point in failed:
     print(f'Failed: {point.name}', flush=True)
@@ -70,13 +71,28 @@ def run(chosen, execute=None):
 
 
 def _execute(command):
-  """Runs a command; SIGTERM is passed on to it, so that it saves its state."""
-  process = subprocess.Popen(command)
-  before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+  """Runs a command; returns its exit code, None if this program was told to leave.
+
+  SIGTERM is passed on, so that it saves its state. Of Ctrl-C a terminal tells
+  both: this program waits for the other.
+  """
+  told, process = [], None
+
+  def hear(number, frame):
+    told.append(number)
+    if process and number == signal.SIGTERM:
+      process.terminate()
+
+  before = {number: signal.signal(number, hear) for number in leaving.SIGNALS}
   try:
-    return process.wait()
+    process = subprocess.Popen(command)
+    if signal.SIGTERM in told:  # Before there was one to pass it on to.
+      process.terminate()
+    code = process.wait()
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
+  return None if told else code
 
 
 def main(flag):
@@ -86,12 +102,13 @@ def main(flag):
            *(flag[name].serialize() for name in TRAINING if flag[name].present)]
   every = points.make(config, flag.workdir, given, flag.allow_changes)
   table = f'{runs.folder(flag.workdir)}/sweep.csv'
-  if sum([flag.run, flag.rank, bool(flag.index)]) > 1:
+  indexed = flag['index'].present
+  if sum([flag.run, flag.rank, bool(indexed)]) > 1:
     raise ValueError('Of --index, --run and --rank, keep one.')
   if flag.together > 1 and not flag.run:
     raise ValueError('--together says how many --run trains at a time: add '
                      '--run, or leave it out.')
-  if flag.index:
+  if indexed:
     sys.exit(not _run_here([every[i] for i in _indices(flag.index, every)],
                            flag))
   elif flag.run:
@@ -110,7 +127,7 @@ def main(flag):
 
 def _indices(texts, every):
   """--index as whole numbers, checked."""
-  for text in texts:
+  for text in texts or ['']:  # An array's variable that is not set, say.
     if not text.isdecimal() or int(text) >= len(every):
       raise ValueError(f'--index={",".join(texts)}: points are numbered 0 to '
                        f'{len(every) - 1}.')
