@@ -113,7 +113,8 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
         known = parallel.everywhere(store.known)
       spans = replay.spans(known | faculty_lib.is_foreign(lesson), plan.total,
                            shown, alone)
-  feed = feed_lib.Feed(data, source, plan, spans, attach, **crops)
+  periods = sorted({n for each in plans.values() for n in each.periods})
+  feed = feed_lib.Feed(data, source, plan, spans, attach, periods, **crops)
   learners = stacks.learners(
       lesson, feed, {name: each.sees for name, each in rooms.items()}, recipes,
       layout)

@@ -37,14 +37,16 @@ class Feed:
 
   data: the functions of input/pipeline.py. crops: their options. spans: start
     -> Spans from there to the end of the run, in order. attach: batch -> what
-    else belongs to it.
+    else belongs to it. periods: how often anything is due, if not the plan's
+    alone.
   """
 
   def __init__(self, data: Any, source: Any, plan: plan_lib.Plan,
                spans: Callable[[int], Iterable[Span]],
                attach: Callable[[dict], dict] | None = None,
-               **crops: Any) -> None:
+               periods: Sequence[int] | None = None, **crops: Any) -> None:
     self._source, self._plan, self._spans = source, plan, spans
+    self._periods = plan.periods if periods is None else periods
     self._data, self._host = data, crops.get('host', (0, 1))
     self._attach = attach
     self._images = None
@@ -60,10 +62,9 @@ class Feed:
 
   def ends(self, start: int) -> Iterator[int]:
     """The last step of each call from `start`; no call crosses a Span."""
-    plan = self._plan
-    periods = [plan.log_every, plan.save_every, *plan.exams.values()]
     for span in self._spans(start):
-      yield from call_ends(span.first, span.last, plan.per_call, periods)
+      yield from call_ends(span.first, span.last, self._plan.per_call,
+                           self._periods)
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:
     """Host batches of these calls."""

@@ -64,6 +64,11 @@ class Plan(NamedTuple):
   period: int  # After so many steps batches repeat; 0: they never do.
 
   @property
+  def periods(self) -> list[int]:
+    """How often anything is due after a step."""
+    return [self.log_every, self.save_every, *self.exams.values()]
+
+  @property
   def stream(self) -> int:
     """How many different batches the run has."""
     return min(self.period or self.total, self.total)

@@ -55,11 +55,13 @@ def _learn(members, first, preemption):
   # Anything that moves to a device in here without being asked to is a bug.
   with jax.transfer_guard('disallow'):
     for step, batch in zip(feed.ends(start), batches):
-      # A kill may have come between two members' checkpoints: one waits.
+      # A kill may have come between two members' checkpoints: one waits, and
+      # waits alone if the other is left behind.
       learning = {name: member for name, member in members.items()
                   if member.step < step}
       taken = steps.take({name: member.taken for name, member
-                          in learning.items()}, batch, before, step)
+                          in learning.items()}, batch, before,
+                         step) if learning else {}
       for name, (state, _) in taken.items():
         members[name].taken = state
       compiled(learning.values(), preemption, step)

@@ -85,6 +85,22 @@ def test_one_that_diverges_is_named_and_left_behind(alone, tmp_path, caplog):
   assert [*got] == ['slow'] and 'bad is left behind' in caplog.text
   replay_test.same(got['slow'], alone['slow'])
   assert not (tmp_path / 'bad' / 'student.npz').exists()
+  # The same command again: the other waits at its end, and keeps its result.
+  again = together(tmp_path, changes)
+  assert [*again] == ['slow'] and caplog.text.count('bad is left behind') == 2
+  for name, want in got['slow'][0].items():
+    assert (again['slow'][0][name] == want).all(), name
+
+
+def test_calls_of_several_steps_end_where_anything_is_due_to_any_student():
+  shared = {'data.resident': True, 'steps_per_call': 8, 'log_steps': 100,
+            'total_steps': 16}
+  own = {'first': {}, 'second': {'checkpoints': dict(every_steps=5)}}
+  courses = course.make_class(
+      {name: replay_test.config(**shared, **changes)
+       for name, changes in own.items()}, pipeline)
+  for each in courses.values():
+    assert [*each.feed.ends(0)] == [3, 5, 6, 9, 10, 12, 15, 16]
 
 
 def programs(changes, layout=None):
