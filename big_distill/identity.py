@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+import flax.traverse_util
 import jax
 
 from big_distill import answers
@@ -117,6 +118,26 @@ def decisive(config: dict[str, Any]) -> dict[str, Any]:
           if not any(fnmatch.fnmatchcase(key, free) for free in FREE)}
   # Answers that are kept are rounded. Where they are kept changes nothing.
   return kept | ({'answers.store': True} if flat.get('answers.store') else {})
+
+
+def configs(workdir: str, config: dict[str, Any]
+            ) -> list[tuple[int, dict[str, Any]]]:
+  """The configs that a run has had: [(from which step on, config)], newest first.
+
+  `config` is that of config.json; what was allowed to change is set back.
+  """
+  known, found = runs.load(f'{workdir}/identity.json') or {}, []
+  others = {'steps', *known.get('facts', ()), *known.get('versions', ())}
+  for change in reversed(known.get('changes', [])):
+    found.append((change['step'], config))
+    flat = runs.flat(config)
+    for key, (before, _) in change['from_to'].items():
+      if key not in others:
+        flat[key] = before
+    config = flax.traverse_util.unflatten_dict(
+        {key: value for key, value in flat.items() if value is not None},
+        sep='.')
+  return [*found, (0, config)]
 
 
 def facts(course: course_lib.Course) -> dict[str, Any]:

@@ -29,6 +29,16 @@ def test_a_batch_that_does_not_divide_over_devices_is_named():
     evaluate.evaluate(config, 'caltech12 teacher', pipeline)
 
 
+@pytest.mark.parametrize('key, message', [
+    ('student.size', 'size of its images'), ('evals', 'config.evals is empty')])
+def test_what_a_config_leaves_out_is_named(key, message):
+  config = quickstart.get_config('tiny=True')
+  section, _, name = key.rpartition('.')
+  del (config[section] if section else config)[name]
+  with pytest.raises(ValueError, match=message):
+    evaluate.evaluate(config, 'caltech12 teacher', pipeline)
+
+
 def test_the_table_has_a_line_for_every_number(metrics):
   lines = evaluate.table(metrics).splitlines()
   assert [line.split()[0] for line in lines] == [*metrics]

@@ -1,6 +1,6 @@
 """A log tells whether any image was lost, repeated or swapped."""
 
-import json
+import functools
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from big_distill.input import pipeline
 from big_distill.tools import verify
 
 
-def checked(rows, **changes):
-  config = json.loads(json.dumps(replay_test.config(**changes).to_dict()))
-  return verify.verify(runs.Run('DIR', config, [*rows], None), pipeline)
+def checked(rows, folder='DIR', **changes):
+  config = runs.plain(replay_test.config(**changes))
+  return verify.verify(runs.Run(str(folder), config, [*rows], None), pipeline)
 
 
 @pytest.fixture(scope='module')
@@ -41,6 +41,32 @@ def test_an_honest_log_is_verified_over_a_resume(rows):
 def test_another_order_is_found(rows, changes):
   text, right = checked(rows, **changes)
   assert not right and 'has seen other examples' in text
+
+
+def logged(start, total, seed=0):
+  """Rows of every second step, of a run that goes on at a step."""
+  config = replay_test.config(seed=seed)
+  source = pipeline.load(**config.data)
+  indices = functools.partial(pipeline.indices, source, config.batch_size, seed,
+                              period=config.answers.period_steps)
+  book = ledger.Ledger(start, 2, total, indices)
+  batches = ({'index': index} for index in indices(start, total))
+  for step, _ in enumerate(book.watch(batches, range(start + 1, total + 1)),
+                           start + 1):
+    if step % 2 == 0 or step == total:
+      yield {'step': step, **book.row(step)}
+
+
+def test_a_run_that_was_made_longer_is_held_to_the_order_of_its_time(tmp_path):
+  rows = [*logged(0, 3), *logged(3, 6), *logged(6, 8, seed=3)]
+  assert [row['step'] for row in rows] == [2, 3, 4, 6, 8]
+  text, right = checked(rows, tmp_path, seed=3)
+  assert not right and 'Steps 1 to 2' in text
+  runs.save(tmp_path / 'identity.json', {'changes': [
+      {'step': 3, 'from_to': {'steps': [3, 6]}},
+      {'step': 6, 'from_to': {'steps': [6, 8], 'seed': [0, 3]}}]})
+  text, right = checked(rows, tmp_path, seed=3)
+  assert right and '8 of 8 steps' in text and '256 in all' in text
 
 
 def test_an_image_lost_or_repeated_or_swapped_is_found():

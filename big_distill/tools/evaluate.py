@@ -29,17 +29,22 @@ from big_distill import views
 def evaluate(config: Mapping[str, Any], file: str,
              data: Any) -> dict[str, float]:
   """{metric: number} of all evaluators of a config; see train for `data`."""
+  size = {key: config['student'][key] for key in ('size',)
+          if key in config['student']}
   # Each image is asked for once.
   config = {**config, 'data': {**config['data'], 'cache': 'none'},
-            'student': dict(init=file, size=config['student']['size'])}
+            'student': dict(init=file, **size)}
   signatures.check_whole(config)
+  if not config.get('evals'):
+    raise ValueError('config.evals is empty, so there is nothing to measure: '
+                     'give an evaluation.')
   parallel.check_batch(config['batch_size'], 1, 1, parallel.device_count(),
                        parallel.host_count())
   load = lessons_lib.loader(data)
   source, crops = load(config['data']), config.get('crops', {})
   room = classroom.load(config, views.mode('same/ic'), source)
   examined = [exams.make(name, section, config['data'], load)
-              for name, section in config.get('evals', {}).items()]
+              for name, section in config['evals'].items()]
   run = exams.make_evaluate(examined, room, 0, functools.partial(
       registry.bind(data.eval_batches, **crops),
       batch_size=config['batch_size'], seed=config.get('seed', 0),

@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 
 from big_distill import command
+from big_distill import identity
 from big_distill import ledger
 from big_distill import lessons as lessons_lib
 from big_distill import metrics
@@ -27,11 +28,16 @@ def verify(run: runs.Run, data: Any, hosts: int = 1) -> tuple[str, bool]:
   if run.config is None or not rows:
     raise ValueError(f'{run.path} has no config.json, or no row that says what '
                      'was seen: name the workdir of a run of this version.')
-  source = lessons_lib.loader(data)(run.config['data'])
-  plan = plan_lib.make(run.config, source.num_examples, devices=1, hosts=1)
-  known, gaps, at = 0, [], 0
+  load, orders = lessons_lib.loader(data), []
+  for since, config in identity.configs(run.path, run.config):
+    source = load(config['data'])
+    orders.append((since, source, plan_lib.make(
+        config, source.num_examples, devices=1, hosts=1)))
+  known, seen, gaps, at = 0, 0, [], 0
   for row in rows:
     first, last = int(row[metrics.SEEN_FROM]), int(row['step'])
+    # Whoever went on drew the part of a row before it anew, in its own order.
+    source, plan = next(rest for since, *rest in orders if last > since)
     want = 0
     for index in data.indices(source, plan.batch_size, plan.seed, first, last,
                               period=plan.period, host=(0, hosts)):
@@ -42,9 +48,10 @@ def verify(run: runs.Run, data: Any, hosts: int = 1) -> tuple[str, bool]:
               False)
     if first > at:
       gaps.append(f'{at + 1} to {first}')
-    known, at = known + last - first, last
+    fresh = last - max(first, at)  # A run that was made longer ended in a row.
+    known, seen, at = known + fresh, seen + fresh * plan.batch_size, last
   text = (f'{known} of {at} steps saw the examples they should, '
-          f'{known * plan.batch_size:,} in all, none lost or repeated.')
+          f'{seen:,} in all, none lost or repeated.')
   if gaps:
     text += f' Not covered by any row: {", ".join(gaps)}.'
   return text, True
