@@ -7,6 +7,8 @@ its own card does. What no file can know, such as licences, is left to fill in.
 
 from collections.abc import Mapping, Sequence
 import os
+import pathlib
+import re
 from typing import Any
 
 import jax
@@ -101,11 +103,29 @@ def _short(value):
   return f'{value:.5g}' if isinstance(value, float) else str(value)
 
 
+def _filled_in(folder, before):
+  """{name: what people wrote}, of README.md and of `before`, its card.json.
+
+  Where they differ, the file that was written to last has it.
+  """
+  said = {name: before.get(name, OPEN) for name in TO_FILL_IN}
+  readme = pathlib.Path(folder, 'README.md')
+  if readme.exists():
+    card = readme.with_name('card.json')
+    newer = not before or readme.stat().st_mtime >= card.stat().st_mtime
+    for name, value in re.findall(r'^\| ([^|]+) \| (.+) \|$', readme.read_text(),
+                                  re.MULTILINE):
+      if name in said and value != OPEN and (newer or said[name] == OPEN):
+        said[name] = value
+  return said
+
+
 def write(folder: str, served: served_lib.Served, run: runs.Run | None,
           rows: Sequence[exported.Row]) -> None:
   """Writes README.md and card.json.
 
-  What was filled in before stays, and so do rows of other files that are there.
+  What was filled in before, in either, stays, and so do rows of other files that
+  are there.
   """
   before = runs.load(f'{folder}/card.json') or {}
   new = {os.path.basename(row.file) for row in rows}
@@ -113,6 +133,6 @@ def write(folder: str, served: served_lib.Served, run: runs.Run | None,
             if row['file'] not in new
             and os.path.exists(f'{folder}/{row["file"]}')), *rows]
   found = facts(served, run, rows)
-  found |= {name: before[name] for name in TO_FILL_IN if name in before}
+  found |= _filled_in(folder, before)
   runs.save(f'{folder}/card.json', found)
   runs.write(f'{folder}/README.md', text(found, rows))

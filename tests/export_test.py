@@ -93,7 +93,16 @@ def test_the_card_tells_the_run_and_keeps_what_was_filled_in(workdir):
   found['licence of the model'] = 'CC0'
   runs.save(folder / 'card.json', found)
   export.main(options(), [str(workdir)])
-  assert 'licence of the model | CC0' in (folder / 'README.md').read_text()
+  readme = folder / 'README.md'
+  assert 'licence of the model | CC0' in readme.read_text()
+  readme.write_text(readme.read_text().replace(
+      'licence of the model | CC0', 'licence of the model | MIT').replace(
+          'known limits | TO FILL IN', 'known limits | not at night'))
+  export.main(options(), [str(workdir)])
+  found = json.loads((folder / 'card.json').read_text())
+  assert (found['licence of the model'], found['known limits']) == (
+      'MIT', 'not at night')
+  assert 'known limits | not at night' in readme.read_text()
 
   export.main(options(weights=['int8']), [str(workdir)])  # Beside the first.
   rows = json.loads((folder / 'card.json').read_text())['files']
