@@ -119,6 +119,18 @@ def test_several_models_stand_side_by_side(photographs, tmp_path, capsys):
   assert table[0]['agree'] == 'False'
 
 
+def test_a_model_without_names_of_classes_takes_those_of_another(
+    photographs, tmp_path, caplog):
+  _, params = big_distill.load('caltech12 teacher')
+  big_distill.save(tmp_path / 'plain.npz', params)
+  models = [predict.load(str(tmp_path / 'plain.npz'), 48),
+            predict.load('caltech12 teacher')]
+  for row in predict.rows(models, str(photographs)):
+    assert row['agree'] and row['plain'] in models[1].classes
+  assert 'plain has no names of classes' in caplog.text
+  assert next(predict.rows(models[:1], str(photographs)))['plain'].isdecimal()
+
+
 def test_exported_files_say_what_their_checkpoint_does(photographs, tmp_path,
                                                        capsys):
   file = pretrained.path_of('caltech12 teacher')

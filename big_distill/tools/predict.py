@@ -33,7 +33,10 @@ from big_distill.formats import npz
 
 
 class Model(NamedTuple):
-  """answer(uint8 [b, h, w, 3]) -> probabilities [b, c], and what it looks at."""
+  """answer(uint8 [b, h, w, 3]) -> probabilities [b, c], and what it looks at.
+
+  classes: their names, or numbers where no card names them.
+  """
   name: str
   answer: served.Answer
   view: views.View
@@ -63,7 +66,7 @@ def load(file: str, size: int | None = None) -> Model:
   return Model(os.path.splitext(name)[0] if module is npz else name,
                lambda pixels: _softmax(logits(pixels)),
                views.View.parse(card.view).at(card.size), card.fraction,
-               card.classes or tuple(map(str, range(count))))
+               card.classes or _numbers(count))
 
 
 def _softmax(logits):
@@ -76,8 +79,9 @@ def rows(models: Sequence[Model], images: str, data: Any = None,
   """A row for each image: its name, then each model's class and probability.
 
   `data` reads the images, see contracts.Data; without it Pillow does, those of
-  a folder.
+  a folder. Models whose classes have no names take those of another.
   """
+  models = [_named(model, models) for model in models]
   shown = (_by_pillow(models, images, batch_size) if data is None
            else _by_pipeline(models, images, batch_size, data))
   for names, views_of in shown:
@@ -92,6 +96,21 @@ def rows(models: Sequence[Model], images: str, data: Any = None,
       if len(models) > 1:
         row['agree'] = len({*best}) == 1
       yield row
+
+
+def _named(model, models):
+  """The model; where its classes are numbers, by the names of as many others."""
+  other = next((each for each in models if each.classes != model.classes
+                and len(each.classes) == len(model.classes)), None)
+  if other is None or model.classes != _numbers(len(model.classes)):
+    return model
+  logging.warning('%s has no names of classes; they are taken to be in the order '
+                  'of %s.', model.name, other.name)
+  return model._replace(classes=other.classes)
+
+
+def _numbers(count):
+  return tuple(map(str, range(count)))
 
 
 def _by_pipeline(models, images, batch_size, data):
