@@ -16,10 +16,8 @@ from PIL import ImageOps
 from PIL import UnidentifiedImageError
 
 from big_distill import views as views_lib
+from big_distill.input import files
 
-ENDINGS = frozenset(  # Of files that are decoded.
-    '.jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .avif .tif '
-    '.tiff .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico'.split())
 # Pillow warns of large images and of damaged descriptions, which do no harm.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 PACKAGED = (pathlib.Path(__file__).parent
@@ -42,27 +40,22 @@ def packaged() -> list[bytes]:
 
 def is_image(path: str) -> bool:
   """Whether a path is a file whose name ends as an image's does."""
-  return (os.path.splitext(path)[1].lower() in ENDINGS
-          and os.path.isfile(path))
+  return files.is_image(path) and os.path.isfile(path)
 
 
-def listing(folder: str) -> list[str]:
+def listing(folder: str, skip: bool = False) -> list[str]:
   """Paths of all images in a folder and below it, in order; or of one image.
 
-  Hidden files and folders are left out. Raises ValueError where there is none.
+  They are those that input/folders.py finds in all its splits; `skip` as there.
+  Raises ValueError where there is none.
   """
   if is_image(folder):
     return [folder]
-  found = []
-  for place, folders, names in os.walk(folder):
-    folders[:] = sorted(each for each in folders if not each.startswith('.'))
-    found += [os.path.join(place, name) for name in sorted(names)
-              if os.path.splitext(name)[1].lower() in ENDINGS
-              and not name.startswith('.')]
+  found = files.readable(folder, folder, files.walk(folder), skip)
   if not found:
     raise ValueError(f'{folder} has no images: files must end in one of '
-                     f'{" ".join(sorted(ENDINGS))}.')
-  return found
+                     f'{" ".join(sorted(files.READ))}.')
+  return sorted(os.path.join(folder, name) for name in found)
 
 
 def read(path: str) -> np.ndarray:

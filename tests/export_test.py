@@ -151,7 +151,8 @@ def test_photographs_are_what_evaluation_sees(view):
     assert abs(got - want).mean() < 2
 
 
-def test_photographs_of_a_folder_are_what_the_model_is_shown(workdir, tmp_path):
+def test_photographs_of_a_folder_are_what_the_model_is_shown(workdir, tmp_path,
+                                                             caplog):
   folder = tmp_path / 'mine'
   (folder / 'below').mkdir(parents=True)
   (folder / '.hidden').mkdir()
@@ -167,6 +168,15 @@ def test_photographs_of_a_folder_are_what_the_model_is_shown(workdir, tmp_path):
   (folder / 'd.jpg').write_bytes(b'no image')
   with pytest.raises(ValueError, match='d.jpg cannot be read as an image'):
     export.photographs_for(model, str(folder))
+  # Of a run's own folder what it may have skipped is left out.
+  (folder / 'e.heic').write_bytes(b'x')
+  assert (export.photographs_for(model, None, str(folder)) == want).all()
+  assert 'Left out: ' in caplog.text and 'd.jpg' in caplog.text
+  (tmp_path / 'tables').mkdir()
+  (tmp_path / 'tables' / '0.parquet').write_bytes(b'x')
+  shown, packaged = (export.photographs_for(model, None, own)
+                     for own in (str(tmp_path / 'tables'), None))
+  assert (shown == packaged).all()
 
 
 def test_a_run_is_shown_the_folder_that_it_was_evaluated_on(tmp_path):

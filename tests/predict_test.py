@@ -80,14 +80,34 @@ def test_without_tensorflow_a_folder_has_the_same_answers(
         ours[f'{model.name} p'], abs=.05)
 
 
-@pytest.mark.parametrize('splits', [('train', 'test'), ('val',)])
-def test_of_a_folder_with_splits_all_images_are_shown(photographs, tmp_path, splits):
-  for split in splits:
-    shutil.copytree(photographs, tmp_path / split)
+@pytest.fixture
+def odd(photographs, tmp_path):
+  """A folder with splits, a link to a folder, and what systems leave behind."""
+  folder = tmp_path / 'odd'
+  for place in ('train', 'val', '@eaDir', '.trash'):
+    shutil.copytree(photographs, folder / place)
+  shutil.copytree(photographs, tmp_path / 'elsewhere')
+  (folder / 'linked').symlink_to(tmp_path / 'elsewhere')
+  shutil.copy(photographs / '0.jpg', folder / 'beside.jpg')
+  shutil.copy(photographs / '0.jpg', folder / 'without_ending')
+  return folder
+
+
+@pytest.mark.parametrize('inner', ['', 'val'])
+def test_of_a_folder_all_images_are_shown_with_tensorflow_and_without(odd, inner):
   model = predict.load('caltech12 teacher')
+  folder = odd / inner
   with_tf, without = ([row['image'] for row in predict.rows(
-      [model], str(tmp_path), data, 5)] for data in (pipeline, None))
-  assert with_tf == without and len(without) == 5 * len(splits)
+      [model], str(folder), data, 5)] for data in (pipeline, None))
+  assert with_tf == without == sorted(without)
+  assert len(without) == (5 if inner else 3 * 5 + 2)
+
+
+def test_images_that_cannot_be_read_are_refused_by_name(odd):
+  (odd / 'phone.heic').write_bytes(b'x')
+  for data in (pipeline, None):
+    with pytest.raises(ValueError, match='1 .heic, such as phone.heic. Convert'):
+      next(predict.rows([], str(odd), data))
 
 
 def test_one_image_has_the_answer_that_it_has_in_its_folder(photographs):

@@ -3,6 +3,7 @@
 Files that systems leave behind are ignored, links to folders followed once.
 Images in formats that cannot be read are refused by name and number, and files
 that are no images counted in the log, so that nothing is dropped unsaid.
+Only folders elsewhere, as gs:// is, need TensorFlow.
 """
 
 import collections
@@ -10,12 +11,10 @@ from collections.abc import Sequence
 import os
 
 from absl import logging
-import tensorflow as tf
 
-from big_distill import photographs
-from big_distill.input import listings
-
-READ = photographs.ENDINGS
+READ = frozenset(  # Images that are decoded.
+    '.jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .avif .tif '
+    '.tiff .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico'.split())
 REFUSED = frozenset(  # Images that neither TensorFlow nor Pillow decodes.
     '.heic .heif .jxl .jxr .svg .psd .xcf .exr .hdr .dng .cr2 .cr3 .nef .arw '
     '.orf .rw2 .raf .pcx .qoi .sgi .dds .icns .dcm'.split())
@@ -33,9 +32,24 @@ def _ending(file):
   return os.path.splitext(file)[1].lower()
 
 
+def printable(name: str) -> str:
+  """A name of a file without the bytes that are no UTF-8."""
+  return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
 def is_folder(path: str) -> bool:
   """Whether a folder is there, locally or remotely."""
-  return tf.io.gfile.isdir(path) if '://' in path else os.path.isdir(path)
+  return (_remotely(path, lambda gfile: gfile.isdir(path)) if '://' in path
+          else os.path.isdir(path))
+
+
+def _remotely(path, ask):
+  """ask(tf.io.gfile), which raises OSError in place of kinds of its own."""
+  import tensorflow as tf
+  try:
+    return ask(tf.io.gfile)
+  except tf.errors.OpError as error:
+    raise OSError(None, error.message, path) from error
 
 
 def names(path: str) -> list[str]:
@@ -56,10 +70,11 @@ def folders(path: str) -> list[str]:
 
 def _entries(path):
   try:
-    found = tf.io.gfile.listdir(path) if '://' in path else os.listdir(path)
-  except (OSError, tf.errors.OpError) as error:
-    raise ValueError(f'{listings.printable(path)} cannot be read: '
-                     f'{getattr(error, "strerror", error)}.') from error
+    found = (_remotely(path, lambda gfile: gfile.listdir(path))
+             if '://' in path else os.listdir(path))
+  except OSError as error:
+    raise ValueError(f'{printable(path)} cannot be read: {error.strerror}.'
+                     ) from error
   return sorted(name for name in found if not _is_system(name.rstrip('/')))
 
 
@@ -89,8 +104,9 @@ def walk(root: str) -> list[str]:
   one that this one is in, is passed over.
   """
   if '://' in root:
+    walked = _remotely(root, lambda gfile: [*gfile.walk(root)])
     found = [os.path.relpath(os.path.join(folder, file), root)
-             for folder, _, files in tf.io.gfile.walk(root) for file in files]
+             for folder, _, files in walked for file in files]
     return [file for file in found if not any(map(_is_system,
                                                   file.split(os.sep)))]
   def identity(folder):
@@ -107,7 +123,7 @@ def walk(root: str) -> list[str]:
     place = os.path.join(root, folder)
     if identity(place) in entered:
       logging.warning('%s is passed over: it links to a folder that is read '
-                      'otherwise, or that it is in.', listings.printable(place))
+                      'otherwise, or that it is in.', printable(place))
       continue
     entered.add(identity(place))
     for name in names(place):
@@ -140,10 +156,14 @@ def readable(title: str, root: str, files: Sequence[str],
 def _begins_as_image(path):
   """Whether a file without an ending is an image, by its first bytes."""
   try:
-    with tf.io.gfile.GFile(os.fsencode(path), 'rb') as file:
-      return file.read(4).startswith(BEGINNINGS)
-  except tf.errors.OpError:
+    if '://' in path:
+      begins = _remotely(path, lambda gfile: gfile.GFile(path, 'rb').read(4))
+    else:
+      with open(path, 'rb') as file:
+        begins = file.read(4)
+  except OSError:
     return False
+  return begins.startswith(BEGINNINGS)
 
 
 def is_image(file: str) -> bool:
@@ -161,13 +181,13 @@ def refuse(title: str, root: str, files: Sequence[str], skip: bool) -> set[str]:
     return set()
   counts = collections.Counter(map(_ending, refused))
   listed = ', '.join(f'{n} {end}' for end, n in sorted(counts.items()))
-  first = listings.printable(min(refused))
+  first = printable(min(refused))
   if not skip:
     raise ValueError(
         f'{title} has images that cannot be read: {listed}, such as {first}. '
         f'Convert them: find {root} -iname "*{_ending(first)}" -execdir magick '
-        'mogrify -format png {} + ; or leave them out: corrupt=skip in the '
-        'data section.')
+        'mogrify -format png {} + ; or leave them out, in a config by '
+        'data.corrupt=skip.')
   logging.warning('%s: skipping images that cannot be read: %s, such as %s.',
                   title, listed, first)
   return set(refused)

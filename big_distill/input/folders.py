@@ -61,8 +61,14 @@ def of_files(title: str, root: str, found: listings.Listing) -> Source:
   labels = tf.constant(found.labels, tf.int32)
   return Source(
       title, n, found.classes, lambda i: (tf.io.read_file(paths[i]), labels[i]),
-      lambda i: listings.printable(names[i]), ((n, 1),),
+      lambda i: files.printable(names[i]), ((n, 1),),
       contracts.fingerprint(found.names), splits=found.splits)
+
+
+def of_paths(title: str, paths: Sequence[str]) -> Source:
+  """The source of files of images, in this order, without labels."""
+  return of_files(title, '', listings.Listing(
+      [*paths], [-1] * len(paths), ()))._replace(as_shown=True)
 
 
 def _splits(title, path):
@@ -112,7 +118,10 @@ def _named_splits(title, place):
     logging.warning(
         '%s: %s is taken for a split, and so are folders beside it: %s. They '
         'are not read unless asked for. If they are classes, rename it.', title,
-        splits[0], ', '.join(map(listings.printable, others[:8])))
+        splits[0], ', '.join(map(files.printable, others[:8])))
+  if files.has_images(place):
+    logging.warning('%s: images beside %s are in no split, and are not read.',
+                    title, ', '.join(map(files.printable, splits)))
   return {name: os.path.join(place, name) for name in splits + others}
 
 
@@ -145,13 +154,13 @@ def _examples(title, root, skip):
     stray = next(path for path, part in zip(paths, parts)
                  if len(part) == depth + 1)
     logging.warning('%s: sub-folders are not taken for classes, since %s is in '
-                    'none.', root, listings.printable(stray))
+                    'none.', root, files.printable(stray))
   if None not in names and paths:
     outer = os.path.join(root, *parts[0][:depth])
     empty = sorted(set(files.folders(outer)) - names)
     if empty:
       logging.warning('%s: folders without images are no classes: %s.', outer,
-                      ', '.join(map(listings.printable, empty)))
+                      ', '.join(map(files.printable, empty)))
   return [listings.Example(path, None if None in names
-                           else listings.printable(part[depth]))
+                           else files.printable(part[depth]))
           for path, part in zip(paths, parts)]

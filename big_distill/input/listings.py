@@ -160,11 +160,6 @@ def number(title: str, found: set[str],
   return tuple(names)
 
 
-def printable(name: str) -> str:
-  """A name of a file without the bytes that are no UTF-8."""
-  return os.fsencode(name).decode('utf-8', 'backslashreplace')
-
-
 def _few(names: Sequence[str], most: int = 8) -> str:
   more = len(names) - most
   return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')

@@ -50,7 +50,7 @@ def source(path: str, split: str, image: str | None = None,
       found.setdefault('train' if splits is None else row[splits], []).append(
           listings.Example(row[paths],
                            None if labels is None else
-                           listings.printable(row[labels]) or None))
+                           files.printable(row[labels]) or None))
   chosen = listings.choose(
       title, split, found, lambda name: listings.scatter(found[name]),
       bool(label), classes)
@@ -59,7 +59,7 @@ def source(path: str, split: str, image: str | None = None,
   if missing:
     raise ValueError(
         f'{title} lists {len(missing)} of {len(chosen.names)} files that do '
-        f'not exist, such as {listings.printable(missing[0])}: write paths '
+        f'not exist, such as {files.printable(missing[0])}: write paths '
         'relative to the list.')
   return folders.of_files(f'{title} {split}', root, chosen)._replace(
       fingerprint=contracts.fingerprint(chosen.names, chosen.labels))

@@ -18,10 +18,11 @@ from big_distill.contracts import Batch
 from big_distill.contracts import Source
 from big_distill.input import caches
 from big_distill.input import crops
+from big_distill.input import folders
 from big_distill.input import reading
 from big_distill.input import sources
 
-load, hold = sources.load, caches.hold
+load, hold, of_paths = sources.load, caches.hold, folders.of_paths
 AHEAD = 2  # Batches are rendered this far ahead.
 
 

@@ -15,6 +15,7 @@ README.md and card.json, beside the files.
 import os
 
 from absl import flags
+from absl import logging
 import numpy as np
 
 from big_distill import command
@@ -40,16 +41,33 @@ def student_of(given: str) -> tuple[str, runs.Run | None]:
   return f'{run.path}/student.npz', run
 
 
-def photographs_for(served: served_lib.Served,
-                    folder: str | None) -> np.ndarray:
-  """Up to MOST images of a folder or of the package: uint8 [n, s, s, 3]."""
+def photographs_for(served: served_lib.Served, folder: str | None,
+                    own: str | None = None) -> np.ndarray:
+  """Up to MOST images, uint8 [n, s, s, 3], of a folder.
+
+  Without one they are those of the run's `own` folder that can be read, or else
+  the package's.
+  """
   view = views.View.parse(served.card.view).at(served.card.size)
-  if folder:
-    images = map(photographs.read, _spread(photographs.listing(folder)))
-  else:
-    images = map(photographs.decode, _spread(photographs.packaged()))
+  images = ([*map(photographs.read, _spread(photographs.listing(folder)))]
+            if folder else own and _readable(own) or
+            [*map(photographs.decode, _spread(photographs.packaged()))])
   return np.stack([photographs.show(image, view, served.card.fraction)
                    for image in images])
+
+
+def _readable(folder):
+  """Images of a folder; what cannot be read is left out, and said."""
+  found = []
+  try:
+    for path in _spread(photographs.listing(folder, skip=True)):
+      try:
+        found.append(photographs.read(path))
+      except ValueError as error:
+        logging.warning('Left out: %s', error)
+  except ValueError as error:
+    logging.info('%s Photographs of the package are shown.', error)
+  return found
 
 
 def folder_of(run: runs.Run | None) -> str | None:
@@ -80,7 +98,7 @@ def main(flag, words):
       os.path.dirname(file) or '.'), 'export')
   stem = os.path.splitext(os.path.basename(file))[0].replace(' ', '_')
   float32 = served_lib.load(file, size=flag.size)
-  images = photographs_for(float32, flag.images or folder_of(run))
+  images = photographs_for(float32, flag.images, folder_of(run))
   want = exported.in_batches(float32.answer, images)
   os.makedirs(folder, exist_ok=True)
   rows, failed = [], []

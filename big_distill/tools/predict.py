@@ -30,6 +30,7 @@ from big_distill import photographs
 from big_distill import served
 from big_distill import views
 from big_distill.formats import npz
+from big_distill.input import files
 
 
 class Model(NamedTuple):
@@ -115,12 +116,12 @@ def _numbers(count):
 
 def _by_pipeline(models, images, batch_size, data):
   """Yields (names of images, what each model sees of them and of padding)."""
-  is_folder = os.path.isdir(images)
-  source = data.load(f'folder:{images}' if is_folder else images, 'all',
-                     cache='none', label=None)
-  if is_folder:  # Its order is one for splits, by hashes.
-    source = data.only(source, np.array(
-        sorted(range(source.num_examples), key=source.name)))
+  if not os.path.isdir(images):
+    source = data.load(images, 'all', cache='none', label=None)
+  elif any(name.endswith('.parquet') for name in files.walk(images)):
+    source = data.load(f'folder:{images}', 'all', cache='none', label=None)
+  else:
+    source = data.of_paths(images, photographs.listing(images))
   streams = [data.eval_batches(source, [model.view], batch_size, 0,
                                fraction=model.fraction) for model in models]
   for batches in zip(*streams):
