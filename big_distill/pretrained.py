@@ -6,6 +6,7 @@ file of the same name in weights/ translates their layouts.
 """
 
 from collections.abc import Callable, Mapping
+import os
 import pkgutil
 from typing import Any
 
@@ -80,9 +81,9 @@ def path_of(name: Any) -> str:
   if name in published:
     path = published[name]
     return path() if callable(path) else path
-  if '/' not in name and not name.endswith('.npz'):
+  if '/' not in name and not name.endswith(('.npz', '.pth')):
     registry.check('published checkpoint', name, published)
-  return name
+  return os.path.expanduser(name)
 
 
 def load(file: Any, size: int | None = None) -> Made:

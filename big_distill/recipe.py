@@ -108,12 +108,12 @@ def _at(text, size=None):
 
 def _split(teacher):
   """[(file, size or None)] of what teacher= says."""
-  texts = [teacher] if os.path.exists(teacher) else teacher.split('+')
+  whole = os.path.exists(os.path.expanduser(teacher))
   files = []
-  for text in texts:
-    path, size = _at(text)
-    if os.path.isdir(os.path.expanduser(path)):
-      path = os.path.join(os.path.expanduser(path), 'student.npz')
+  for text in [teacher] if whole else teacher.split('+'):
+    path, size = _at(os.path.expanduser(text))
+    if os.path.isdir(path):
+      path = os.path.join(path, 'student.npz')
       if not os.path.exists(path):
         raise ValueError(f'teacher={text}: there is no {path}. Name a file, or '
                          'the workdir of a run that has ended.')

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 import functools
 import os
+import re
 from typing import Any, NamedTuple
 
 from big_distill import cards
 from big_distill import command
+from big_distill.input import listings
 
 HELD_OUT, MOST_HELD_OUT = 10, 5_000  # Percent of the images; images.
 
@@ -84,10 +86,9 @@ def parts(found: Images) -> tuple[str, str | None, str, int, str]:
   """(train, val or None, test, images of train, why); splits as TFDS has them."""
   n, usual = found.num_examples, {}
   for name in found.splits:
-    word = name.casefold()
-    for split, starts in (('validation', ('val', 'dev')), ('test', ('test',))):
-      if word.startswith(starts):
-        usual.setdefault(split, name)
+    if (split := listings.usual(name)) in ('validation', 'test'):
+      # A name that no expression can have, as of a space, is asked for as TFDS's.
+      usual.setdefault(split, name if re.fullmatch(r'[\w-]+', name) else split)
   if usual:
     val, test = usual.get('validation'), usual.get('test')
     return 'train', val if test else None, test or val, n, (

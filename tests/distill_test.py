@@ -1,6 +1,7 @@
 """Own images, own teachers: what is chosen for them, and a run, end to end."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -190,6 +191,32 @@ def test_a_tenth_is_held_out_unless_the_dataset_has_a_split_for_that(
   train, val, test = parts(tmp_path)
   assert len(train) == 24 and not val and [os.path.basename(name) for name in
                                            test] == ['1.jpg']
+
+
+@pytest.mark.parametrize('train, other, held_out', [
+    ('training images', 'test images', 'test'), ('images_train', 'images_test',
+    'images_test'), ('train', 'val2017', 'val2017'), ('train', 'devices', None),
+    ('train', 'latest', None)])
+def test_what_is_held_out_is_a_split_of_a_usual_name(
+    photographs, tmp_path, train, other, held_out):
+  shutil.copytree(photographs, tmp_path / train)
+  shutil.copytree(photographs / 'ketch', tmp_path / other / 'ketch')
+  own = recipe.choose(str(tmp_path), 'caltech12 teacher', 'R50x1')
+  assert own.test['split'] == (held_out or 'train[-2:]')
+  assert pipeline.load(**own.test).num_examples == (8 if held_out else 2)
+
+
+def test_a_teacher_is_a_file_here_or_at_home(photographs, tmp_path, monkeypatch):
+  write_teacher(tmp_path / 't.npz')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  for name in ('~/t.npz', 't.npz'):
+    own = recipe.choose(str(photographs), name, 'R50x1')
+    assert own.teachers['teacher']['size'] == 16
+  assert pretrained.load('~/t.npz')[0].num_classes == 10
+  (tmp_path / 't.pth').write_bytes(b'x')  # No published name, and not PyTorch's.
+  with pytest.raises(ValueError, match='t.pth is not a state_dict'):
+    pretrained.load('t.pth')
 
 
 @pytest.mark.parametrize('images, teacher, student, message', [

@@ -11,7 +11,6 @@ import re
 from typing import Any, NamedTuple
 
 from absl import logging
-import tensorflow_datasets as tfds
 
 SPLITS = {  # Usual names, in any case, of what TFDS calls by the first.
     'train': ('train', 'training', 'trainset'),
@@ -168,6 +167,7 @@ def _few(names: Sequence[str], most: int = 8) -> str:
 def _select(split: str, found: Mapping[str, Sequence]
             ) -> list[tuple[str, slice]]:
   """[(name, slice)] that a TFDS split expression selects."""
+  import tensorflow_datasets as tfds  # What names mean is known without it.
   infos = {name: tfds.core.SplitInfo(name=name, shard_lengths=[len(some)],
                                      num_bytes=0)
            for name, some in found.items()}
