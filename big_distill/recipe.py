@@ -39,13 +39,15 @@ class Recipe(NamedTuple):
 
 
 def choose(images: str, teacher: str, student: str, variant: str = 'fast',
-           epochs: int = 0, data_dir: str = '') -> Recipe:
+           epochs: int = 0, data_dir: str = '', corrupt: str = 'stop',
+           image: str = '', label: str = 'label') -> Recipe:
   """The Recipe for images and teachers, as configs/distill.py takes them.
 
   images: a folder, a list, Parquet files, or a dataset that TFDS has prepared.
   teacher: files, workdirs or published names, with a + between them, each with
   @SIZE where its file does not tell. student: a name, R50x1 or R50x1@224.
   variant: how patient, of patience.PAPER; `epochs`, if not 0, in its place.
+  corrupt, image, label: as data.load takes them; no image finds the only one.
   Raises ValueError for what cannot be read or does not fit.
   """
   files = _split(teacher)
@@ -53,7 +55,8 @@ def choose(images: str, teacher: str, student: str, variant: str = 'fast',
   sizes = [size or _size(file, card)
            for (file, size), card in zip(files, described)]
   _check_alike(files, described)
-  found = survey.look(survey.name_of(images), data_dir)
+  found = survey.look(survey.name_of(images), data_dir, corrupt, image or None,
+                      label)
   data, labels = survey.labels(found, described)
   train, val, test, n, held_out = survey.parts(found)
   settings, reasons = patience.settings(n, variant, epochs)
@@ -63,7 +66,8 @@ def choose(images: str, teacher: str, student: str, variant: str = 'fast',
   arguments, size = student_of(student, min(sizes))
   cache = 'encoded' if n <= MOST_ENCODED else 'none'
   return Recipe(
-      dict(base, split=train, cache=cache, corrupt='stop', resident=False),
+      dict(base, split=train, cache=cache, corrupt=corrupt, resident=False,
+           **({'image': image} if image else {})),  # Which evals have as well.
       dict(base, split=val) if val else None, dict(base, split=test),
       data['label'] is not None, dict(arguments, size=size),
       {f'teacher{i or ""}': dict(init=file, size=size, dtype='float32',

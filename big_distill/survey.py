@@ -16,14 +16,14 @@ HELD_OUT, MOST_HELD_OUT = 10, 5_000  # Percent of the images; images.
 class Images(NamedTuple):
   """What is known of a dataset before it is read: of its train split.
 
-  Options are those of data.load that its labels need; `why` says why it has
-  none, if so.
+  label: the feature or column that labels are in, as data.load takes it. `why`
+  says why there are none, if so.
   """
   name: str
   num_examples: int
   classes: tuple[str, ...]
   splits: tuple[str, ...]
-  options: dict[str, Any]
+  label: str = 'label'
   why: str = ''
 
 
@@ -40,19 +40,26 @@ def name_of(images: str) -> str:
 
 
 @functools.cache
-def look(name: str, data_dir: str) -> Images:
-  """The Images of a name: with labels, or without where they cannot be read."""
+def look(name: str, data_dir: str, corrupt: str = 'stop', image: str | None = None,
+         label: str = 'label') -> Images:
+  """The Images of a name: with labels, or without where they cannot be read.
+
+  corrupt, image and label are options of data.load. Raises ValueError where it
+  cannot be read, and where a label that is not the usual one cannot.
+  """
   load = functools.partial(command.pipeline().load, name, 'train', data_dir,
-                           cache='none')
+                           cache='none', corrupt=corrupt, image=image)
   try:
-    source, options, why = load(), {}, 'there are none'
+    source, why = load(label=label), 'there are none'
   except ValueError as error:
+    if label != 'label':
+      raise
     try:
-      source, options, why = load(label=None), {'label': None}, str(error)
+      source, why = load(label=None), str(error)
     except ValueError:
       raise error from None
-  return Images(name, source.num_examples, source.classes, source.splits,
-                options, why)
+  return Images(name, source.num_examples, source.classes, source.splits, label,
+                why)
 
 
 def labels(found: Images, described: Sequence[cards.Card]
@@ -65,14 +72,14 @@ def labels(found: Images, described: Sequence[cards.Card]
   known = next((card.classes for card in described if card.classes), ())
   count = described[0].arguments['num_classes']
   if not known and len(classes) == count:
-    return {'label': 'label'}, (
+    return {'label': found.label}, (
         'are taken to be numbered as the teacher numbers its classes: look at '
         'its accuracy')
   if tuple(classes) == tuple(known):
-    return {'label': 'label'}, 'are of the teacher\'s classes'
+    return {'label': found.label}, 'are of the teacher\'s classes'
   others = sorted({*classes} - {*known})
   if known and not others and found.name.startswith('folder:'):
-    return {'label': 'label', 'classes': tuple(known)}, (
+    return {'label': found.label, 'classes': tuple(known)}, (
         f'are numbered as the teacher numbers its {count} classes')
   what = (f'{len(others)} of {len(classes)} classes, such as {others[0]}, are '
           'none of the teacher\'s' if known and others else

@@ -10,6 +10,8 @@ teacher  an npz or pth file, the workdir of a run, a published name; several
          with a + between them. FILE@224 says a size that the file does not.
 student  R50x1, R26x0.5, mobilenet_v3_small, vit_s16, efficientnet_lite0 ..., at
          the smallest size of the teachers, or at another: R50x1@160.
+corrupt  skip leaves out images that cannot be read; stop, by default, stops there.
+image, label  columns of a list or table, where they are not found.
 variant  fast, medium or long. Epochs, batch and rate follow from the number of
          images, between the paper's settings (patience.py); the log says why.
 
@@ -28,10 +30,10 @@ from configs import common
 def get_config(arg=None):
   arg = common.parse(arg, images='caltech12', teacher='caltech12 teacher',
                      student='R26x0.5', variant='fast', epochs=0,
-                     mode='funmatch', init='', answers='', seed=0, data_dir='',
-                     tiny=False)
+                     corrupt='stop', image='', label='label', mode='funmatch',
+                     init='', answers='', seed=0, data_dir='', tiny=False)
   own = recipe.choose(arg.images, arg.teacher, arg.student, arg.variant,
-                      arg.epochs, arg.data_dir)
+                      arg.epochs, arg.data_dir, arg.corrupt, arg.image, arg.label)
   c = ml_collections.ConfigDict(type_safe=False)
   c.seed = arg.seed
   c.total_epochs = own.epochs

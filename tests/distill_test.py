@@ -206,6 +206,28 @@ def test_what_is_held_out_is_a_split_of_a_usual_name(
   assert pipeline.load(**own.test).num_examples == (8 if held_out else 2)
 
 
+def test_what_images_need_to_be_read_is_said_to_the_config(photographs, tmp_path):
+  shutil.copytree(photographs, tmp_path / 'images')
+  (tmp_path / 'images/ketch/phone.heic').write_bytes(b'x')
+  (tmp_path / 'images/ketch/cut.jpg').write_bytes(b'x')
+  arg = f'images={tmp_path}/images'
+  with pytest.raises(ValueError, match='by corrupt=skip in that of distill.py'):
+    distill.get_config(arg)
+  config = distill.get_config(f'{arg},corrupt=skip')
+  assert pipeline.load(**config.data).num_examples == 22  # And two held out.
+
+  rows = [f'images/{path.parent.name}/{path.name},images/ketch/mask.png,'
+          f'{path.parent.name},b' for path in photographs.rglob('*.jpg')]
+  (tmp_path / 'list.csv').write_text('\n'.join(['shown,mask,kind,group', *rows]))
+  arg = f'images={tmp_path}/list.csv'
+  with pytest.raises(ValueError, match='distill.py by image=COLUMN: shown, mask'):
+    distill.get_config(arg)
+  config = distill.get_config(f'{arg},image=shown,label=kind')
+  source = pipeline.load(**config.data)
+  assert source.num_examples == 22 and source.classes == (
+      big_distill.card('caltech12 teacher').classes)
+
+
 def test_a_teacher_is_a_file_here_or_at_home(photographs, tmp_path, monkeypatch):
   write_teacher(tmp_path / 't.npz')
   monkeypatch.setenv('HOME', str(tmp_path))

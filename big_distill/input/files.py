@@ -186,8 +186,8 @@ def refuse(title: str, root: str, files: Sequence[str], skip: bool) -> set[str]:
     raise ValueError(
         f'{title} has images that cannot be read: {listed}, such as {first}. '
         f'Convert them: find {root} -iname "*{_ending(first)}" -execdir magick '
-        'mogrify -format png {} + ; or leave them out, in a config by '
-        'data.corrupt=skip.')
+        'mogrify -format png {} + ; or leave them out, by '
+        'data.corrupt=skip in a config, by corrupt=skip in that of distill.py.')
   logging.warning('%s: skipping images that cannot be read: %s, such as %s.',
                   title, listed, first)
   return set(refused)

@@ -101,7 +101,8 @@ def _paths(title, titles, rows, image):
   if len(found) != 1:
     raise ValueError(
         f'{title} has {len(found)} columns of paths of images, such as '
-        f'cat/1.jpg; choose one by data.image=COLUMN: {", ".join(titles)}.')
+        f'cat/1.jpg; choose one by data.image=COLUMN, of distill.py by '
+        f'image=COLUMN: {", ".join(titles)}.')
   return found[0]
 
 
