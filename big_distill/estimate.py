@@ -5,12 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from big_distill import costs
 
 # What a training step reaches of the rate of a product of matrices, roughly:
 # BiT-R50x1 on two CPU cores and on an H100 (docs/speed.md); TPUs are a guess.
 SHARE = {'cpu': .5, 'gpu': .15, 'tpu': .3}
+# The same of a student with depthwise convolutions, whose gradients are slow on
+# CPUs: MobileNetV3 and EfficientNet-Lite0 reached .06 to .12 on two cores.
+DEPTHWISE = {**SHARE, 'cpu': .1}
 SIDE = {'cpu': 1024, 'gpu': 8192, 'tpu': 8192}  # Of the matrices.
 
 
@@ -33,14 +37,24 @@ def flop_per_s() -> float:
 
 def text(rooms: list[Any], images: int) -> str:
   """The sentence about students that learn together, from so many images."""
+  platform = jax.default_backend()
   taught, _ = costs.training(rooms[0])
-  total = images * (taught + sum(costs.training(room)[1] for room in rooms))
-  rate = flop_per_s()
-  share = SHARE.get(jax.default_backend(), .15)
-  return (f'Estimated time: {duration(total / rate / share)}, for '
-          f'{total / 1e12:,.3g} TFLOP at {share:.0%} of the '
+  learnt = [(costs.training(room)[1], DEPTHWISE if _is_depthwise(room.params)
+             else SHARE) for room in rooms]
+  parts = [(taught, SHARE), *learnt]
+  total, rate = images * sum(amount for amount, _ in parts), flop_per_s()
+  seconds = images / rate * sum(amount / shares.get(platform, .15)
+                                for amount, shares in parts)
+  return (f'Estimated time: {duration(seconds)}, for '
+          f'{total / 1e12:,.3g} TFLOP at {total / rate / seconds:.0%} of the '
           f'{rate / 1e9:,.3g} GFLOP/s of a product of matrices here; reading '
           'images and evaluations not counted.')
+
+
+def _is_depthwise(params):
+  """Whether a kernel [h, w, i, o] sees one channel alone."""
+  shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+  return any(len(shape) == 4 and shape[0] > 1 == shape[2] for shape in shapes)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -288,6 +289,23 @@ def test_a_short_run_has_the_steps_of_the_paper_s_shortest_if_it_can():
 def test_epochs_below_zero_are_refused():
   with pytest.raises(ValueError, match='0 or more'):
     patience.settings(100, epochs=-1)
+
+
+@pytest.mark.parametrize('family, slow', [
+    ('bit', False), ('vit', False), ('mobilenet_v3', True),
+    ('efficientnet_lite', True)])
+def test_depthwise_students_are_taken_to_be_slow_on_cpus(
+    family, slow, monkeypatch):
+  monkeypatch.setattr(estimate, 'flop_per_s', lambda: 1e9)
+  monkeypatch.setattr(estimate.costs, 'training', lambda room: (10**9, 3 * 10**9))
+  shapes = pretrained.shapes_of(family=family, num_classes=2, size=32, **{
+      'bit': TINY, 'vit': dict(variant='mu/8'),
+      'mobilenet_v3': dict(variant='small', width=.25),
+      'efficientnet_lite': dict(variant='lite0')}[family])[1]
+  room = types.SimpleNamespace(params=shapes)
+  # Teachers at half the rate, students at half or a tenth.
+  said = '64 s, for 0.008 TFLOP at 12%' if slow else '16 s, for 0.008 TFLOP at 50%'
+  assert f'Estimated time: {said}' in estimate.text([room], 2)
 
 
 @pytest.mark.parametrize('seconds, text', [
