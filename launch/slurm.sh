@@ -28,11 +28,24 @@ done
 if [[ ! $workdir ]]; then
   echo 'Error: --workdir=DIR is missing: a folder that all nodes see.' >&2
   exit 2
+elif [[ $workdir == *://* ]]; then
+  echo "Error: --workdir=$workdir: whether a run is finished is asked of a" \
+    'folder that all nodes see. Name one.' >&2
+  exit 2
 fi
+workdir=${workdir/#\~\//$HOME/}  # As the run reads it.
 
 srun --kill-on-bad-exit=1 big-distill "$@" --distributed
 
-# A run that left before its end has exit code 0, and no result.
-if [[ ! -e $workdir/result.json ]]; then
+# A run that left before its end has exit code 0, and no result; of students that
+# learn together each has a folder of its own.
+shopt -s nullglob
+begun=("$workdir/config.json")
+[[ -e ${begun[0]} ]] || begun=("$workdir"/*/config.json)
+finished=${#begun[@]}
+for config in "${begun[@]}"; do
+  [[ -e ${config%config.json}result.json ]] || finished=0
+done
+if ((!finished)); then
   scontrol requeue "$SLURM_JOB_ID"
 fi

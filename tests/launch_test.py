@@ -108,8 +108,12 @@ SRUN = 'while [[ $1 == --* ]]; do shift; done\n"$@"\n'
 
 
 @pytest.mark.parametrize('program, code, requeued', [
-    ('mkdir -p w; echo {} >w/result.json', 0, False),  # Finished.
+    ('mkdir -p w; touch w/config.json w/result.json', 0, False),  # Finished,
+    ('mkdir -p w/nan; touch w/{,nan/}config.json w/result.json', 0, False),
+    ('mkdir -p w/{a,b}; touch w/{a,b}/{config,result}.json', 0, False),
     ('mkdir -p w', 0, True),  # Told to leave.
+    ('mkdir -p w; touch w/config.json', 0, True),
+    ('mkdir -p w/{a,b}; touch w/{a,b}/config.json w/a/result.json', 0, True),
     ('exit 3', 3, False)])  # Failed.
 def test_slurm_requeues_what_left_before_its_end_alone(
     tmp_path, monkeypatch, program, code, requeued):
@@ -122,9 +126,18 @@ def test_slurm_requeues_what_left_before_its_end_alone(
   assert box.calls[2:] == ['scontrol - requeue 17'] * requeued
 
 
-def test_slurm_wants_a_workdir_before_it_starts_anything(tmp_path):
+def test_slurm_finds_a_workdir_at_home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  box = Box(tmp_path, srun=SRUN, scontrol='', big_distill=(
+      'mkdir -p ~/w; touch ~/w/config.json ~/w/result.json'))
+  code, _, err = box.run('slurm.sh', '--workdir=~/w', SLURM_JOB_ID='17')
+  assert code == 0 and not any('requeue' in call for call in box.calls), err
+
+
+@pytest.mark.parametrize('words', [(), ('--workdir=gs://bucket/run',)])
+def test_slurm_wants_a_workdir_before_it_starts_anything(tmp_path, words):
   box = Box(tmp_path, srun=SRUN)
-  code, _, err = box.run('slurm.sh', '--config=a.py')
+  code, _, err = box.run('slurm.sh', '--config=a.py', *words)
   assert code == 2 and err.startswith('Error: --workdir') and not box.calls
 
 
