@@ -32,6 +32,7 @@ from big_distill import signatures
 from big_distill import stacks
 from big_distill import steps
 from big_distill import store as store_lib
+from big_distill import topk
 from big_distill import views
 from big_distill.pupil import Pupil
 from big_distill.state import State
@@ -95,6 +96,8 @@ def make_class(configs: Mapping[str, Mapping[str, Any]], data: Any,
     rooms[name] = (room if config is leader else classroom.join(
         config, mode, source, room.teachers, plans[name].seed))
     recipes[name] = recipe(config, rooms[name], plans[name])
+    if lesson.form.top not in (None, room.num_classes):
+      topk.check_temperature(losses.temperature(recipes[name].make({}).loss))
   faculty = faculty_lib.Faculty(room)
   store = lessons_lib.open_store(lessons, leader, begin=not mode.votes)
 

@@ -103,16 +103,22 @@ def _tail_at(x: Float32[Array, 'b c'],
       [value, jnp.sum(jnp.where(x == -jnp.inf, 0., p * x), axis=-1)], axis=-1)
 
 
+def check_temperature(t: float) -> None:
+  """Raises ValueError for a temperature at which tails are not known."""
+  if not NODES[-1] <= t <= NODES[0]:
+    raise ValueError(f'A temperature of {t:g} is outside {NODES[-1]:g} to '
+                     f'{NODES[0]:g}, for which the tail of an answer is kept: '
+                     'choose t in this range, or keep all logits.')
+
+
 def tail_logsumexp(answer: TopK, t: Temperature) -> Float32[Array, ' b']:
   """logsumexp(x / t) over the tail of a TopK, for t from 1 to 10.
 
   Exact at NODES, and -inf where the tail is empty. Raises ValueError for
   another t, unless it is an array, which is not looked at.
   """
-  if isinstance(t, (int, float)) and not NODES[-1] <= t <= NODES[0]:
-    raise ValueError(f'A temperature of {t:g} is outside {NODES[-1]:g} to '
-                     f'{NODES[0]:g}, for which the tail of an answer is kept: '
-                     'choose t in this range, or keep all logits.')
+  if isinstance(t, (int, float)):
+    check_temperature(t)
   b, nodes = 1 / jnp.asarray(t, jnp.float32), jnp.asarray(_B)
   i = jnp.clip(jnp.searchsorted(nodes, b) - 1, 0, len(NODES) - 2)
   width = nodes[i + 1] - nodes[i]

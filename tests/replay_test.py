@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from big_distill import course
 from big_distill import lessons as lessons_lib
 from big_distill import pretrained
 from big_distill import train
@@ -185,6 +186,14 @@ def test_the_largest_logits_alone_teach_alike_given_or_read(tmp_path):
   changes = {'answers.store': f'{tmp_path}/answers', 'answers.top': 3,
              'loss.t': 2.}
   same(run(tmp_path / 'first', **changes), run(tmp_path / 'second', **changes))
+
+
+@pytest.mark.parametrize('t', [.5, 11.])
+def test_a_temperature_that_tails_are_not_kept_for_is_refused(t, tmp_path):
+  changes = {'answers.store': f'{tmp_path}/answers', 'loss.t': t}
+  with pytest.raises(ValueError, match=f'A temperature of {t:g} is outside 1 to'):
+    course.make(config(**changes, **{'answers.top': 3}), pipeline)
+  assert course.make(config(**changes, **{'answers.top': 12}), pipeline)
 
 
 def test_an_audit_measures_no_drift_and_finds_other_answers(
