@@ -10,6 +10,7 @@ import math
 
 import ml_collections
 
+from big_distill import bounds
 from big_distill import registry
 from big_distill import views
 
@@ -95,6 +96,7 @@ def small(dataset, teacher, variants, best, arg):
   nearest in patience is taken.
   """
   arg = parse(arg, variant='fast', epochs=0, **ARGUMENTS)
+  bounds.check('epochs', arg.epochs, least=0)
   epochs = arg.epochs or choose('variant', arg.variant, variants)
   row = min(best, key=lambda known: abs(math.log(known / epochs)))
   prof = dict(init=teacher, size=128, dtype='float32', weights='float32')
@@ -164,6 +166,9 @@ def images(arg, **own):
   parts = []
   for item in arg.images.split('+'):
     name, _, weight = item.partition('*')
+    if not (weight or '1').isdecimal() or not int(weight or 1):
+      raise ValueError(f'images={arg.images}: weights are whole numbers from 1, '
+                       'such as food101*3+imagenet.')
     known = DATASETS.get(name, {})
     parts.append(dict(name=known.get('name', name), weight=int(weight or 1),
                       split=known.get('train', 'train')))

@@ -179,6 +179,14 @@ def test_a_wrong_argument_is_one_clear_line(arg, message):
     get_config('quickstart', arg)
 
 
+@pytest.mark.parametrize('arg, message', [
+    ('epochs=-5', 'epochs=-5 should be'), ('images=food101*x', 'weights are whole'),
+    ('images=food101*0+imagenet', 'weights are whole')])
+def test_a_wrong_number_of_a_small_dataset_is_one_clear_line(arg, message):
+  with pytest.raises(ValueError, match=message):
+    get_config('pets', arg)
+
+
 def test_arguments_take_the_type_of_their_default():
   arg = common.parse('a=3,b=1e-3,c,d=same/ic', a=1, b=.5, c=False, d='x')
   assert dict(arg) == {'a': 3, 'b': 1e-3, 'c': True, 'd': 'same/ic'}
