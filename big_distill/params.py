@@ -4,6 +4,7 @@ A tree is nested dicts of arrays, as Flax has it; flat parameters are a dict
 {'block1/unit01/conv1/kernel': array}.
 """
 
+from collections.abc import Sequence
 import hashlib
 from typing import Any
 
@@ -17,6 +18,8 @@ Flat = dict[str, Any]
 
 DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
 AVERAGES = ('mean', 'var')  # Leaves that BatchNorm moves, and no gradient.
+# Their kernels are [f, heads, d], so that output channels have two axes.
+PER_HEAD = ('query', 'key', 'value')
 
 
 def flatten(tree: Any) -> Flat:
@@ -27,6 +30,11 @@ def flatten(tree: Any) -> Flat:
 def unflatten(flat: Flat) -> Any:
   """Flat parameters, as a tree."""
   return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def output_axes(path: Sequence[Any]) -> int:
+  """How many of the last axes of the kernel at a path of JAX's are of outputs."""
+  return 2 if any(key.key in PER_HEAD for key in path) else 1
 
 
 def replace(tree: Any, leaves: Any) -> Any:

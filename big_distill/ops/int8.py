@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from big_distill import params as params_lib
+
 STEP = 'step'  # [1, ..., d], float32.
-# Their kernels are [f, heads, d], so that output channels have two axes.
-PER_HEAD = ('query', 'key', 'value')
 
 
 def quantize(params: Any) -> Any:
@@ -44,10 +44,9 @@ def shapes(params: Any) -> Any:
 def _of_kernels(params, change):
   """`params` with change(kernel, how many of its axes are of outputs)."""
   def leaf(path, value):
-    names = [key.key for key in path]
-    if names[-1] != 'kernel':
+    if path[-1].key != 'kernel':
       return value
-    return change(value, 2 if any(name in PER_HEAD for name in names) else 1)
+    return change(value, params_lib.output_axes(path))
 
   return jax.tree_util.tree_map_with_path(leaf, params)
 

@@ -1,8 +1,9 @@
 """Muon (Jordan et al., 2024): momentum, made orthogonal by Newton-Schulz.
 
 Its authors advise it for hidden layers only. Kernels are matrices [all else,
-output]. The head, scales and biases use Adam, and so do kernels of one input
-channel (depthwise convolutions), which do not mix features.
+outputs], those of queries, keys and values [f, heads x d]. The head, scales and
+biases use Adam, and so do kernels of one input channel (depthwise convolutions),
+which do not mix features.
 """
 
 import math
@@ -10,6 +11,8 @@ import math
 import jax
 import optax
 import optax.contrib
+
+from big_distill import params as params_lib
 
 
 def scale_by(beta: float = 0.95, nesterov: bool = True,
@@ -28,7 +31,8 @@ def scale_by(beta: float = 0.95, nesterov: bool = True,
       optax.contrib.scale_by_muon(
           beta=beta, nesterov=nesterov, mu_dtype=mu_dtype,
           weight_dimension_numbers=_dimensions),
-      optax.stateless_with_tree_map(lambda u, _: _factor(u, rms) * u))
+      optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
+          lambda path, u: _factor(*_sides(path, u), rms) * u, updates)))
   adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
   return optax.partition({'muon': muon, 'adam': adam}, _labels)
 
@@ -36,19 +40,29 @@ def scale_by(beta: float = 0.95, nesterov: bool = True,
 def _labels(params):
   def label(path, x):
     hidden = path[-1].key == 'kernel' and path[0].key != 'head'
-    return 'muon' if hidden and x.ndim >= 2 and x.shape[-2] > 1 else 'adam'
+    mixes = x.ndim >= 2 and x.shape[-1 - params_lib.output_axes(path)] > 1
+    return 'muon' if hidden and mixes else 'adam'
 
   return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _dimensions(params):
-  """Which axes are inputs (all but the last) and outputs (the last)."""
-  return jax.tree.map(lambda x: optax.contrib.MuonDimensionNumbers(
-      tuple(range(x.ndim - 1)), x.ndim - 1), params)
+  """Which axes are inputs and which, the last ones, outputs."""
+  def axes(path, x):
+    inputs = x.ndim - params_lib.output_axes(path)
+    return optax.contrib.MuonDimensionNumbers(
+        tuple(range(inputs)), tuple(range(inputs, x.ndim)))
+
+  return jax.tree_util.tree_map_with_path(axes, params)
 
 
-def _factor(u, rms):
-  """The scale of an orthogonal u, whose rms is 1 / sqrt(longer side)."""
-  inputs, outputs = math.prod(u.shape[:-1]), u.shape[-1]
+def _sides(path, u):
+  """The numbers of inputs and of outputs of a kernel."""
+  inputs = u.ndim - params_lib.output_axes(path)
+  return math.prod(u.shape[:inputs]), math.prod(u.shape[inputs:])
+
+
+def _factor(inputs, outputs, rms):
+  """The scale of an orthogonal update, whose rms is 1 / sqrt(longer side)."""
   return (math.sqrt(max(1, outputs / inputs)) if rms is None
           else rms * math.sqrt(max(inputs, outputs)))
