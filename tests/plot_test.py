@@ -90,6 +90,20 @@ def test_seeds_are_drawn_as_mean_and_range(make, tmp_path):
       [.4, .5, .6])
 
 
+def test_a_seed_that_is_not_finished_is_in_the_mean_up_to_its_last_step(tmp_path):
+  """Steps of a batch of 512 of 3,312 images are no decimal numbers of epochs."""
+  for seed, last in ((0, 6400), (1, 6200)):
+    path = tmp_path / f'seed{seed}'
+    path.mkdir()
+    runs.save(path / 'config.json', {'seed': seed, 'mode': 'funmatch'})
+    (path / 'metrics.jsonl').write_text(''.join(json.dumps({
+        'step': step, 'train/loss': 1., 'train/epoch': step * 512 / 3312,
+        'test/acc@1': step / 1e4}) + '\n' for step in range(100, last + 1, 100)))
+  rows = draw(tmp_path, [f'{tmp_path}/seed{i}' for i in (0, 1)], 'consistency')
+  got = [float(row['x']) for row in rows if row['y_of'] == 'test/acc@1']
+  assert got == pytest.approx([step * 512 / 3312 for step in range(100, 6201, 100)])
+
+
 def test_runs_that_differ_in_more_than_seed_are_not_averaged(make, tmp_path):
   a, b = make('a', lr=.1), make('b', lr=.2)
   for kind in ('consistency', 'patience', 'ood'):

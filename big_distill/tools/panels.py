@@ -83,9 +83,16 @@ def _mean(runs, x_of, y_of, style, label, x, values):
 
 
 def _scaled(run, metric, x_of):
-  """{x: value} of a metric against steps or epochs."""
-  scale = _epochs_per_step(run) if x_of == EPOCHS else 1
-  return {step * scale: value for step, value in _need(run, metric)}
+  """{x: value} of a metric against steps or epochs.
+
+  Epochs to 12 digits: of two seeds, last logged at other steps, a step comes to
+  others in the last digit, and is the same.
+  """
+  if x_of != EPOCHS:
+    return dict(_need(run, metric))
+  scale = _epochs_per_step(run)
+  return {float(f'{step * scale:.12g}'): value
+          for step, value in _need(run, metric)}
 
 
 def _duration(run):
