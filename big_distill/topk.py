@@ -103,8 +103,9 @@ def _tail_at(x: Float32[Array, 'b c'],
       [value, jnp.sum(jnp.where(x == -jnp.inf, 0., p * x), axis=-1)], axis=-1)
 
 
-def check_temperature(t: float) -> None:
-  """Raises ValueError for a temperature at which tails are not known."""
+def check_temperature(t: Temperature) -> None:
+  """Raises ValueError for a temperature, a number, at which tails are not known.
+  """
   if not NODES[-1] <= t <= NODES[0]:
     raise ValueError(f'A temperature of {t:g} is outside {NODES[-1]:g} to '
                      f'{NODES[0]:g}, for which the tail of an answer is kept: '

@@ -32,7 +32,7 @@ def scale_by(beta: float = 0.95, nesterov: bool = True,
           beta=beta, nesterov=nesterov, mu_dtype=mu_dtype,
           weight_dimension_numbers=_dimensions),
       optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(
-          lambda path, u: _factor(*_sides(path, u), rms) * u, updates)))
+          lambda path, u: _factor(path, u, rms) * u, updates)))
   adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
   return optax.partition({'muon': muon, 'adam': adam}, _labels)
 
@@ -56,13 +56,9 @@ def _dimensions(params):
   return jax.tree_util.tree_map_with_path(axes, params)
 
 
-def _sides(path, u):
-  """The numbers of inputs and of outputs of a kernel."""
-  inputs = u.ndim - params_lib.output_axes(path)
-  return math.prod(u.shape[:inputs]), math.prod(u.shape[inputs:])
-
-
-def _factor(inputs, outputs, rms):
+def _factor(path, u, rms):
   """The scale of an orthogonal update, whose rms is 1 / sqrt(longer side)."""
+  inner = u.ndim - params_lib.output_axes(path)
+  inputs, outputs = math.prod(u.shape[:inner]), math.prod(u.shape[inner:])
   return (math.sqrt(max(1, outputs / inputs)) if rms is None
           else rms * math.sqrt(max(inputs, outputs)))
