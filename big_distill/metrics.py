@@ -31,3 +31,8 @@ SHOWN = (VAL, TEST, STUDENT, AGREEMENT, AGREE_KL)  # In a table of runs.
 ACCURACY = (TEST, STUDENT)  # Figures show the first that all runs have.
 TITLES = {LOSS: 'Training loss (nats)', TEST: 'Test accuracy (%)',
           STUDENT: 'Student accuracy (%)', AGREE_KL: 'KL to the teacher (nats)'}
+
+
+def less_is_better(name: str) -> bool:
+  """Whether less of a metric, 'EVALUATION/METRIC', is better."""
+  return name.rpartition('/')[2] in LOWER

@@ -106,8 +106,9 @@ def test_rankings_know_of_every_metric_whether_less_is_better(evaluator):
         *got, tuple(map(str, range(C))))
 
   good, bad = measured(sure), measured(STUDENT)
-  assert good and {name for name in good if good[name] < bad[name]} == {
-      *good} & {*metrics.LOWER}
+  assert good and all(
+      (good[name] < bad[name]) == metrics.less_is_better(f'mine/{name}')
+      for name in good)
 
 
 def test_the_teacher_can_be_classified():

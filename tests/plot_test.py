@@ -200,6 +200,20 @@ def test_ranks_stand_best_above_and_are_read_across(tmp_path, monkeypatch):
   plt.close('all')
 
 
+def test_of_a_distance_the_smallest_stands_above(tmp_path, monkeypatch):
+  from matplotlib import pyplot as plt
+  monkeypatch.setattr(plt, 'close', lambda figure: None)
+  lines, ranks = (figures.Panel(x, 'agree/kl', [
+      figures.Point(x, 'agree/kl', style, label, label, 9, y, y, y, 1)
+      for label, y in (('a', .2), ('b', .5), ('c', .1))])
+                  for x, style in (('steps', 'line'), (figures.RANK, 'ranked')))
+  figures.draw([lines, ranks], str(tmp_path / 'fig'))
+  labels = plt.gcf().axes[1].get_yticklabels()
+  assert [text.get_text() for text in labels] == ['b', 'a', 'c']  # From below.
+  monkeypatch.undo()
+  plt.close('all')
+
+
 def test_a_student_from_a_checkpoint_is_told_from_one_from_scratch(
     make, tmp_path):
   words = [make('a'), make('b', init='gs://models/BiT-M-R50x1.npz')]

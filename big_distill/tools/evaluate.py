@@ -29,11 +29,11 @@ from big_distill import views
 def evaluate(config: Mapping[str, Any], file: str,
              data: Any) -> dict[str, float]:
   """{metric: number} of all evaluators of a config; see train for `data`."""
-  size = {key: config['student'][key] for key in ('size',)
-          if key in config['student']}
+  student = {key: value for key, value in {**config['student']}.items()
+             if key == 'size'}
   # Each image is asked for once.
   config = {**config, 'data': {**config['data'], 'cache': 'none'},
-            'student': dict(init=file, **size)}
+            'student': dict(student, init=file)}
   signatures.check_whole(config)
   if not config.get('evals'):
     raise ValueError('config.evals is empty, so there is nothing to measure: '

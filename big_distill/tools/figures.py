@@ -136,7 +136,8 @@ def _draw_bars(axes, points, looks):
 
 def _draw_ranked(axes, points, looks):
   """Bars from left to right, the best above; labels beside them."""
-  points = sorted(points, key=lambda p: p.y)
+  points = sorted(points, key=lambda p: p.y,
+                  reverse=metrics.less_is_better(points[0].y_of))
   bars = axes.barh(
       [p.label for p in points], [p.y for p in points], .7,
       xerr=_range(points), color=[looks[p.label][0] for p in points],

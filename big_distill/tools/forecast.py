@@ -153,7 +153,7 @@ def collect(paths: Sequence[str], metric: str) -> dict[float, list[float]]:
 
 def report(values: Mapping[float, Sequence[float]], metric: str) -> list[str]:
   """Lines of text: what was seen, the score, and what to expect."""
-  lower = metric.rpartition('/')[2] in metrics.LOWER
+  lower = metrics.less_is_better(metric)
   scored = score(values, lower)
   say = (lambda x: f'{x:.4f}') if lower else (lambda x: f'{100 * x:.1f} %')
   tell = lambda told: f'{say(told.value)} ({say(told.low)} to {say(told.high)})'

@@ -42,7 +42,7 @@ def rank(every: Sequence[Any], by: str | None = None
   registry.check('metric', by, known)
   shown = [by, *(metric for metric in metrics.SHOWN if metric in known
                  and metric != by)]
-  sign = 1 if by.rsplit('/', 1)[-1] in metrics.LOWER else -1
+  sign = 1 if metrics.less_is_better(by) else -1
   ranked = [(point, {metric: each.last(metric) for metric in shown})
             for point, each in done]
   ranked.sort(key=lambda row: (row[1][by] is None, sign * (row[1][by] or 0)))
