@@ -154,7 +154,8 @@ def narrate() -> None:
 def normal(words: Sequence[str]) -> list[str]:
   """Words in which --config and --config.KEY are joined with their values.
 
-  --config FILE is --config=FILE; --config.KEY alone says that it is True.
+  --config FILE is --config=FILE; --config.KEY alone says that it is True. A value
+  that begins with ~/ is below the user's home: shells leave it inside of a word.
   """
   joined: list[str] = []
   rest = [*words]
@@ -166,7 +167,9 @@ def normal(words: Sequence[str]) -> list[str]:
       elif word != '--config':
         word = f'{word}=True'
     joined.append(word)
-  return joined
+  home = os.path.expanduser('~')
+  return [re.sub('=~(?=/|$)', lambda _: f'={home}', word)
+          if word.startswith('--') else word for word in joined]
 
 
 def found(words: Sequence[str]) -> list[str]:

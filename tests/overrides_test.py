@@ -209,6 +209,16 @@ def test_a_space_will_do_where_an_equals_sign_does():
   assert (config.seed, config.total_steps, config.student.remat) == (7, 40, True)
 
 
+def test_a_path_at_home_is_found_in_any_flag(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  words = ['--config=distill.py:images=~/a,teacher=b', '--config.answers.store',
+           '~/c', '--images=~', '--metric=a~/b', 'out=~/d']
+  assert command.normal(words) == [
+      '--config=distill.py:images=/home/me/a,teacher=b',
+      '--config.answers.store=/home/me/c', '--images=/home/me', '--metric=a~/b',
+      'out=~/d']
+
+
 def test_students_of_a_class_have_options_of_their_own_family():
   config = resolve('--config.students.small.student.width=0.5',
                    '--config.students.other.student.family=vit',
