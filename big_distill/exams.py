@@ -44,6 +44,9 @@ def make(name: str, section: Mapping[str, Any], data: Mapping[str, Any],
   """
   section = durations.without(section, 'every')
   view = views.View.parse(section.pop('view', 'central'))
+  if view.size:
+    raise ValueError(f'evals.{name}.view={view}: sizes belong to the models. '
+                     f'Leave @{view.size} out.')
   inherited = {key: data[key] for key in data if key not in ('parts', 'label')}
   data = {**inherited, **section.pop('data', {})}
   train = section.pop('train', None)
@@ -96,8 +99,8 @@ def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
                  params, faculty, collecting, kept[name])
       if len(kept[name]) > had:
         kept.save(name)
-    return {exam.name: _metrics(exam, [job.result() for job in jobs[exam.name]])
-            for exam in held}
+    return {exam.name: _metrics(exam, room, [
+        job.result() for job in jobs[exam.name]]) for exam in held}
 
   def evaluate_due(step, params, faculty):
     due = [exam for exam in exams
@@ -113,10 +116,19 @@ def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
   return evaluate_due
 
 
-def _metrics(exam, results):
+def _metrics(exam, room, results):
   if not isinstance(exam.evaluator, contracts.OfSplits):
     return results[0]
-  return exam.evaluator.measure(*results[0], exam.source.classes, *results[1:])
+  classes = exam.source.classes if exam.train else _names(exam.source, room)
+  return exam.evaluator.measure(*results[0], classes, *results[1:])
+
+
+def _names(source, room):
+  """What the classes of models are called: by a teacher's card, or by a source
+  of as many; nothing where neither knows.
+  """
+  known = (*(teacher.classes for teacher in room.teachers), source.classes)
+  return next((each for each in known if len(each) == room.num_classes), ())
 
 
 def _check(exam, room):

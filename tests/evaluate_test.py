@@ -4,6 +4,8 @@ Tolerances: logits are float32 numbers of size 3, so that logarithms of
 probabilities are off by some 1e-6 relatively, and 1e-5 is enough.
 """
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from big_distill import classroom
 from big_distill import evaluate
+from big_distill import exams
 from big_distill import metrics
 from big_distill import parallel
 from big_distill import teaching
@@ -190,6 +193,22 @@ def test_agreement_by_class_averages_to_agreement():
   whole = np.mean([share['abcdefg'[c]] for c in chosen])
   assert whole == pytest.approx((STUDENT.argmax(-1) == chosen).mean())
   assert got['worst'] == min(share.values())
+
+
+def test_classes_of_models_are_called_as_the_teacher_calls_them():
+  def names(*known, source=()):
+    room = types.SimpleNamespace(num_classes=3, teachers=[
+        types.SimpleNamespace(classes=each) for each in known])
+    return exams._names(types.SimpleNamespace(classes=source), room)
+
+  assert names((), tuple('abc'), source=tuple('xyz')) == tuple('abc')
+  assert names((), source=tuple('xyz')) == tuple('xyz')
+  assert names((), source=tuple('xy')) == ()
+
+
+def test_an_evaluation_leaves_sizes_to_the_models():
+  with pytest.raises(ValueError, match='evals.mine.view=central@8: sizes belong'):
+    exams.make('mine', dict(type='agreement', view='central@8'), {}, None)
 
 
 def test_cka_equals_its_gram_form_and_its_identities():

@@ -108,7 +108,7 @@ def test_a_misspelt_key_to_allow_is_an_error(begun):
     dict(log_percent=7), dict(evals={}), dict(checkpoints=dict(every_steps=1)),
     dict(steps_per_call=8), dict(layout='big_transfer'),
     dict(data__cache='encoded'), dict(data__data_dir='/elsewhere'),
-    dict(evals__student__view='central@16')])
+    dict(evals__student__view='squash')])
 def test_what_changes_no_result_goes_through(begun, changes, caplog):
   with caplog.at_level(logging.WARNING):
     go_on(begun, changed(**changes))

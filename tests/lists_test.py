@@ -166,6 +166,28 @@ def test_folders_of_tables_have_splits(tmp_path, files):
   assert load(tmp_path, 'train[:3]').num_examples == 3
 
 
+def test_a_split_of_tables_without_labels_takes_none_from_train(tmp_path, caplog):
+  """Its file comes before that of train, by the alphabet."""
+  write(tmp_path / 'train.parquet', range(4))
+  parquet.write_table(pa.table({'image': [jpeg(i) for i in range(4, 7)]}),
+                      tmp_path / 'test.parquet')
+  assert contents(load(tmp_path)) == want(range(4))
+  test = load(tmp_path, 'test')
+  assert test.num_examples == 3 and test.classes == ()
+  assert 'test.parquet has no column label: its images have no' in caplog.text
+  parquet.write_table(pa.table({'other': [jpeg(0)]}), tmp_path / 'test.parquet')
+  with pytest.raises(ValueError, match='test.parquet has no column image, which'):
+    load(tmp_path, 'test')
+
+
+def test_several_labels_of_an_image_are_no_class(tmp_path):
+  parquet.write_table(pa.table({'image': [jpeg(0), jpeg(1)], 'label': [[0], [0, 1]]}),
+                      tmp_path / 'a.parquet')
+  with pytest.raises(ValueError, match='several labels for an image in .label.'):
+    load(tmp_path / 'a.parquet')
+  assert load(tmp_path / 'a.parquet', label=None).num_examples == 2
+
+
 def test_names_in_a_table_number_its_classes(tmp_path):
   """In the order of the file, whatever the alphabet says."""
   write(tmp_path / 'a.parquet', range(4), names=('z', 'a', 'unseen'))

@@ -1,6 +1,9 @@
 """Packed images train as those of the pipeline do, without TensorFlow."""
 
+import types
+
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow as tf
 
@@ -63,6 +66,20 @@ def test_a_range_of_a_split_holds_the_same_images(data):
   assert (part.sizes == whole.sizes[2:4]).all()
   begin, end = whole.starts[2], whole.starts[4]
   assert (part.pixels[:end - begin] == whole.pixels[begin:end]).all()
+
+
+def test_classes_are_those_of_the_splits_that_have_labels(tmp_path):
+  for i, place in enumerate(('train/x', 'train/y', 'test')):
+    (tmp_path / place).mkdir(parents=True)
+    Image.fromarray(photographs()[i]).save(tmp_path / place / f'{i}.png')
+
+  def run(splits):
+    pack.main(types.SimpleNamespace(
+        name=f'folder:{tmp_path}', splits=splits, data_dir='', short=24, quality=90,
+        out=f'{tmp_path}/images.npz'))
+    return packed.Data(f'{tmp_path}/images.npz').load(split='train').classes
+
+  assert run(['train', 'test']) == run(['test', 'train']) == ('x', 'y')
 
 
 @pytest.mark.parametrize('split, message', [

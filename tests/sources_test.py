@@ -573,6 +573,11 @@ def test_one_of_several_features_is_asked_for(tmp_path):
       (jpeg(9 - i), 1 - i % 2) for i in range(3)]
   assert sources.load('dots', data_dir=data_dir, image='left',
                       label=None).classes == ()
+  parts = {'a': {'name': 'dots', 'label': None}}
+  assert read(sources.load(parts=parts, data_dir=data_dir, image='right')) == [
+      (jpeg(9 - i), -1) for i in range(3)]
+  with pytest.raises(ValueError, match='A mixture has no labels'):
+    sources.load(parts=parts, data_dir=data_dir, label='colour')
 
 
 def test_images_of_floats_are_refused_not_read_as_bytes(tmp_path):

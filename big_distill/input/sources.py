@@ -69,8 +69,11 @@ def load(name: str | None = None, split: str = 'train',
   if parts:
     if as_shown is None:
       as_shown = any(_by_path(part['name']) for part in parts.values())
+    if classes or label not in (None, 'label'):
+      raise ValueError('A mixture has no labels: leave data.label and '
+                       'data.classes out.')
     common = dict(split=split, data_dir=data_dir, cache=cache, corrupt=corrupt,
-                  as_shown=as_shown)
+                  image=image, as_shown=as_shown)
     return _mix([{**common, **part} for part in parts.values()])._replace(
         resident=resident)
   registry.check('cache', cache, CACHES)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 
+from absl import logging
 import pyarrow as pa
 from pyarrow import parquet
 import tensorflow as tf
@@ -36,7 +37,10 @@ def source(path: str, split: str, image: str | None = None,
   splits = {}
   for file in find(path):
     splits.setdefault(_split_of(file), []).append(file)
-  schema = _read(title, find(path)[0]).schema_arrow
+  # Columns are those of train: others may lack labels.
+  first = min(find(path), key=lambda file: listings.usual(
+      _split_of(file)) != 'train')
+  schema = _read(title, first).schema_arrow
   image, label = _image(title, schema, image), _label(title, schema, label)
   names = _class_names(schema, label)
   encoded = {}
@@ -45,9 +49,16 @@ def source(path: str, split: str, image: str | None = None,
     examples = []
     for file in splits[name]:
       table = _read(title, file, [image, label] if label else [image])
+      if image not in table.column_names:
+        raise ValueError(f'{title}: {file} has no column {image}, which has the '
+                         f'images in {first}.')
+      own = label if label in table.column_names else None
+      if label and not own:
+        logging.warning('%s: %s has no column %s: its images have no labels.',
+                        title, file, label)
       place = os.path.relpath(file, os.path.dirname(path) if file == path
                               else path)
-      labels = table[label].to_pylist() if label else [None] * len(table)
+      labels = table[own].to_pylist() if own else [None] * len(table)
       contents = table[image].to_pylist()
       for i, (content, each) in enumerate(zip(contents, labels)):
         example = listings.Example(f'{place}, row {i}', _text(each, names))
@@ -129,6 +140,9 @@ def _image(title, schema, image):
 
 def _label(title, schema, label):
   """The column of labels: as asked for, or the only one with class names."""
+  if label in schema.names and pa.types.is_nested(schema.field(label).type):
+    raise ValueError(f'{title} has several labels for an image in {label!r}: '
+                     'choose another by data.label=COLUMN, or None.')
   if not label or label in schema.names:
     return label
   if label != 'label':

@@ -46,10 +46,14 @@ def pack(held: tuple[render.Images, np.ndarray], split: str, short: int,
 
 def main(flag: flags.FlagValues) -> None:
   data = command.pipeline()
-  arrays = {}
+  arrays = {'classes': np.asarray(())}
   for split in flag.splits:
     source = data.load(flag.name, split, flag.data_dir, 'none')
-    arrays['classes'] = np.asarray(source.classes)
+    known = tuple(arrays['classes'])
+    if known and source.classes and known != tuple(source.classes):
+      raise ValueError(f'{flag.name} has other classes in {split} than in the '
+                       'splits before it: pack it apart.')
+    arrays['classes'] = np.asarray(known or source.classes)
     arrays |= pack(data.hold(source), split, flag.short, flag.quality)
     print(f'{split}: {len(arrays[f"{split}/ends"])} images, '
           f'{arrays[f"{split}/bytes"].nbytes / 1e6:.1f} MB')
