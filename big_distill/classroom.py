@@ -65,6 +65,15 @@ class Classroom(NamedTuple):
   def num_classes(self) -> int:
     return self.student.num_classes
 
+  @property
+  def teachers_names(self) -> list[tuple[str, ...]]:
+    """What each teacher calls its classes, nothing where it does not say."""
+    return [teacher.classes for teacher in self.teachers]
+
+  def named(self, *known: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the classes: the first ones that are as many, or none."""
+    return next((each for each in known if len(each) == self.num_classes), ())
+
 
 def load(config: Mapping[str, Any], mode: views.Mode, source: Any,
          seed: int = 0, read: bool = True) -> Classroom:

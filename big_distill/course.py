@@ -213,9 +213,7 @@ class _Own:
 def _card(config, lessons, room):
   """What the student's file says of itself."""
   # Without labels, logits mean what they mean to the teachers.
-  classes = next((each for each in (lessons.source.classes, *(
-      teacher.classes for teacher in room.teachers))
-                  if len(each) == room.num_classes), ())
+  classes = room.named(lessons.source.classes, *room.teachers_names)
   return cards.of(
       room.student, size=room.size, fraction=lessons.crops.get(
           'fraction', views.FRACTION), classes=classes,

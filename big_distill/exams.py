@@ -119,16 +119,10 @@ def make_evaluate(exams: Sequence[Exam], room: Classroom, total: int,
 def _metrics(exam, room, results):
   if not isinstance(exam.evaluator, contracts.OfSplits):
     return results[0]
-  classes = exam.source.classes if exam.train else _names(exam.source, room)
+  # Of models' classes, not of those that are learned from labels.
+  classes = exam.source.classes if exam.train else room.named(
+      *room.teachers_names, exam.source.classes)
   return exam.evaluator.measure(*results[0], classes, *results[1:])
-
-
-def _names(source, room):
-  """What the classes of models are called: by a teacher's card, or by a source
-  of as many; nothing where neither knows.
-  """
-  known = (*(teacher.classes for teacher in room.teachers), source.classes)
-  return next((each for each in known if len(each) == room.num_classes), ())
 
 
 def _check(exam, room):

@@ -171,20 +171,16 @@ def test_a_student_may_start_from_a_checkpoint():
                                    params))
 
 
-@pytest.mark.parametrize('arg, message', [
-    ('epoch=3', 'did you mean epochs'), ('epochs=x', 'not of type int'),
-    ('tiny=maybe', 'not of type bool')])
-def test_a_wrong_argument_is_one_clear_line(arg, message):
+@pytest.mark.parametrize('name, arg, message', [
+    ('quickstart', 'epoch=3', 'did you mean epochs'),
+    ('quickstart', 'epochs=x', 'not of type int'),
+    ('quickstart', 'tiny=maybe', 'not of type bool'),
+    ('pets', 'epochs=-5', 'epochs=-5 should be'),
+    ('pets', 'images=food101*x', 'weights are whole'),
+    ('pets', 'images=food101*0+imagenet', 'weights are whole')])
+def test_a_wrong_argument_is_one_clear_line(name, arg, message):
   with pytest.raises(ValueError, match=message):
-    get_config('quickstart', arg)
-
-
-@pytest.mark.parametrize('arg, message', [
-    ('epochs=-5', 'epochs=-5 should be'), ('images=food101*x', 'weights are whole'),
-    ('images=food101*0+imagenet', 'weights are whole')])
-def test_a_wrong_number_of_a_small_dataset_is_one_clear_line(arg, message):
-  with pytest.raises(ValueError, match=message):
-    get_config('pets', arg)
+    get_config(name, arg)
 
 
 def test_arguments_take_the_type_of_their_default():

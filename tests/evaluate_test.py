@@ -195,11 +195,22 @@ def test_agreement_by_class_averages_to_agreement():
   assert got['worst'] == min(share.values())
 
 
+class Called(Whole):
+  """Measures nothing but what classes are called."""
+
+  def measure(self, answers, label, classes):
+    return classes
+
+
 def test_classes_of_models_are_called_as_the_teacher_calls_them():
   def names(*known, source=()):
-    room = types.SimpleNamespace(num_classes=3, teachers=[
-        types.SimpleNamespace(classes=each) for each in known])
-    return exams._names(types.SimpleNamespace(classes=source), room)
+    view = views.View('central')
+    room = classroom.Classroom(
+        types.SimpleNamespace(num_classes=3), {}, 8, view, [
+            types.SimpleNamespace(classes=each) for each in known], 'logits')
+    exam = exams.Exam('', Called(), types.SimpleNamespace(classes=source), None,
+                      view, 0)
+    return exams._metrics(exam, room, [({}, None)])
 
   assert names((), tuple('abc'), source=tuple('xyz')) == tuple('abc')
   assert names((), source=tuple('xyz')) == tuple('xyz')

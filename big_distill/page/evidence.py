@@ -88,9 +88,7 @@ def gather(run: runs.Run, data: Any) -> Evidence:
   source = exam.source if whole <= MOST else data.only(
       exam.source, np.arange(MOST) * whole // MOST)
   labelled = len(source.classes) == lessons.room.num_classes
-  classes = source.classes if labelled else next(
-      (teacher.classes for teacher in lessons.room.teachers if teacher.classes),
-      ())
+  classes = lessons.room.named(source.classes, *lessons.room.teachers_names)
   key = contracts.fingerprint(
       identity, source.title, contracts.pixels_of(source), str(exam.view), labelled,
       [teacher.identity for teacher in lessons.room.teachers])

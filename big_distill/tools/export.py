@@ -49,9 +49,11 @@ def photographs_for(served: served_lib.Served, folder: str | None,
   the package's.
   """
   view = views.View.parse(served.card.view).at(served.card.size)
-  images = ([*map(photographs.read, _spread(photographs.listing(folder)))]
-            if folder else own and _readable(own) or
-            [*map(photographs.decode, _spread(photographs.packaged()))])
+  if folder:
+    images = [*map(photographs.read, _spread(photographs.listing(folder)))]
+  else:
+    images = _readable(own) if own else []
+    images = images or [*map(photographs.decode, _spread(photographs.packaged()))]
   return np.stack([photographs.show(image, view, served.card.fraction)
                    for image in images])
 

@@ -116,12 +116,13 @@ def _numbers(count):
 
 def _by_pipeline(models, images, batch_size, data):
   """Yields (names of images, what each model sees of them and of padding)."""
-  if not os.path.isdir(images):
-    source = data.load(images, 'all', cache='none', label=None)
-  elif any(name.endswith('.parquet') for name in files.walk(images)):
-    source = data.load(f'folder:{images}', 'all', cache='none', label=None)
-  else:
+  is_folder = os.path.isdir(images)
+  if is_folder and not any(name.endswith('.parquet')
+                           for name in files.walk(images)):
     source = data.of_paths(images, photographs.listing(images))
+  else:
+    source = data.load(f'folder:{images}' if is_folder else images, 'all',
+                       cache='none', label=None)
   streams = [data.eval_batches(source, [model.view], batch_size, 0,
                                fraction=model.fraction) for model in models]
   for batches in zip(*streams):
